@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -60,17 +60,22 @@ class CountedTerms:
 
         vectorizer = TfidfVectorizer(
             analyzer=cast(str, partial(_names, pieces=self.pieces)),
-            vocabulary={term: place for place, term in enumerate(self.terms)},
+            vocabulary=self.numbers,
             sublinear_tf=True,
         )
         vectorizer.idf_ = self.weights
         return cast(csr_matrix, vectorizer.transform(texts)).tocsr().astype(np.float32)
 
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The place of each term in `terms`."""
+        return {term: place for place, term in enumerate(self.terms)}
+
     def places(self, text: str) -> dict[int, list[tuple[Span, ...]]]:
         """Where each known term stands in a text: by its number, the spans of its words or of its
         piece, once for each time that it occurs.
         """
-        numbers = {term: place for place, term in enumerate(self.terms)}
+        numbers = self.numbers
         places: dict[int, list[tuple[Span, ...]]] = {}
         for name, spans in terms_of(text, pieces=self.pieces):
             if name in numbers:

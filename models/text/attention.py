@@ -16,8 +16,9 @@ from .linear import LinearTexts
 
 
 class Contributions(NamedTuple):
-    """What makes up the logits (B, L): of each token (B, L, N), of each counted feature (B, L, F), of
-    the table (B, L), and the bias (L,). They sum to the logits.
+    """What makes up the logits (B, L): of each token (B, L, N), of each counted feature (B, L, F),
+    of the table (B, L), and the bias (L,). They sum to the logits. L: of the labels that are
+    explained.
     """
 
     logits: Tensor
@@ -80,11 +81,12 @@ class AttentionTexts(nn.Module):
         amounts: Tensor,
         table: Tensor,
         source: Tensor,
+        labels: Tensor | None = None,
     ) -> Contributions:
-        """What each token adds to each logit."""
+        """What each token adds to each logit; labels: int64, those to explain, by default all."""
         length = tokens.shape[1]
         states, wide = self.states(tokens, mask)
-        logits, by_token, bias = self.head.contributions(states, wide)
+        logits, by_token, bias = self.head.contributions(states, wide, labels=labels)
         nothing = logits.new_zeros(*logits.shape, features.shape[1])
         return Contributions(
             logits, by_token[..., :length], nothing, torch.zeros_like(logits), bias
@@ -129,10 +131,12 @@ class ScaledTexts(nn.Module):
         amounts: Tensor,
         table: Tensor,
         source: Tensor,
+        labels: Tensor | None = None,
     ) -> Contributions:
-        """What each counted feature adds to each logit."""
+        """What each counted feature adds to each logit; labels: as of `AttentionTexts`."""
         inputs = tokens, mask, features, amounts, table, source
-        return scaled(linear_contributions(self.linear, *inputs), self.scale, self.shift)
+        of_linear = linear_contributions(self.linear, *inputs, labels)
+        return scaled(of_linear, of_labels(self.scale, labels), of_labels(self.shift, labels))
 
 
 class HybridTexts(nn.Module):
@@ -170,9 +174,12 @@ class HybridTexts(nn.Module):
         amounts: Tensor,
         table: Tensor,
         source: Tensor,
+        labels: Tensor | None = None,
     ) -> Contributions:
-        """What each token and each counted feature add to each logit."""
-        inputs = tokens, mask, features, amounts, table, source
+        """What each token and each counted feature add to each logit; labels: as of
+        `AttentionTexts`.
+        """
+        inputs = tokens, mask, features, amounts, table, source, labels
         return added(
             linear_contributions(self.linear, *inputs), self.network.contributions(*inputs)
         )
@@ -186,13 +193,24 @@ def linear_contributions(
     amounts: Tensor,
     table: Tensor,
     source: Tensor,
+    labels: Tensor | None = None,
 ) -> Contributions:
-    """What each counted feature adds to each logit of a linear model."""
-    by_feature = (model.weight[features] * amounts[..., None]).transpose(1, 2)
-    of_table = table @ model.table_weight
-    logits = by_feature.sum(2) + of_table + model.bias
+    """What each counted feature adds to each logit of a linear model; labels: as of
+    `AttentionTexts`.
+    """
+    # Both places at once: all labels of the features of a long text are many numbers.
+    weight = model.weight[features if labels is None else (features[..., None], labels)]
+    bias = of_labels(model.bias, labels)
+    by_feature = (weight * amounts[..., None]).transpose(1, 2)
+    of_table = table @ of_labels(model.table_weight, labels)
+    logits = by_feature.sum(2) + of_table + bias
     nothing = logits.new_zeros(*logits.shape, tokens.shape[1])
-    return Contributions(logits, nothing, by_feature, of_table, model.bias)
+    return Contributions(logits, nothing, by_feature, of_table, bias)
+
+
+def of_labels(values: Tensor, labels: Tensor | None) -> Tensor:
+    """Those of some labels, of numbers (..., L) of all; labels: their places, None for all."""
+    return values if labels is None else values[..., labels]
 
 
 def added(first: Contributions, second: Contributions) -> Contributions:

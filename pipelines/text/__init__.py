@@ -5,7 +5,7 @@ from ..engine.compare_options import comparison_options
 from ..engine.options import EvaluateOptions, ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
-from .options import TextOptions, TextPredictOptions, check
+from .options import ExplainOptions, TextOptions, TextPredictOptions, check
 from .verb_options_topics import (
     TopicAgreementOptions,
     TopicEvaluateOptions,
@@ -29,6 +29,11 @@ TASK = Task(
         "prediction": "Prediction of the target, in its units.",
     },
     verbs={
+        "explain": Verb(
+            ExplainOptions,
+            "headwise.pipelines.text.verbs.explain:explain",
+            "what each word adds to a label: pages with shaded words, and a check of them",
+        ),
         "topics fit": Verb(
             TopicFitOptions,
             "headwise.pipelines.text.verbs.topics_fit:fit",
@@ -62,6 +67,7 @@ predict = python_verb(TASK, "predict", TextPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(TextOptions))
 compare = comparison_verb(TASK, comparison_options(TextOptions))
+explain = python_verb(TASK, "explain", ExplainOptions)
 topics_fit = python_verb(TASK, "topics fit", TopicFitOptions)
 topics_evaluate = python_verb(TASK, "topics evaluate", TopicEvaluateOptions)
 topics_tasks = python_verb(TASK, "topics tasks", TopicTaskOptions)

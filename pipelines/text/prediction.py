@@ -133,13 +133,13 @@ def read_part(item: TextItem, options: TextPredictOptions, spec: TextSpec) -> Te
     reading = reading_of_run(spec, options.columns, need_label=False)
     if item.get("is_file"):
         texts = [read_text_file(file)]
-        return _plain_table(texts, [item.get("id", file)])
+        return plain_table(texts, [item.get("id", file)])
     if item.get("lines"):
         texts = list(_lines(Path(file), start, item["rows"]))
         if texts and texts[0].lstrip().startswith("{"):
             frame = _of_json_lines(file, texts)
             return table_of_rows(file, frame, frame.columns, reading)
-        return _plain_table(texts, [str(start + k) for k in range(len(texts))])
+        return plain_table(texts, [str(start + k) for k in range(len(texts))])
     frame, names = scan_table(file)
     return table_of_rows(file, collect(file, frame.slice(start, item["rows"])), names, reading)
 
@@ -233,7 +233,8 @@ def _named(names: np.ndarray, chosen: np.ndarray, chance: np.ndarray) -> list[li
     ]
 
 
-def _plain_table(texts: list[str], ids: list[str]) -> TextTable:
+def plain_table(texts: list[str], ids: list[str]) -> TextTable:
+    """Texts with nothing beside them."""
     empty = [""] * len(texts)
     return TextTable(texts, ids, empty, empty, empty, empty, None, pl.DataFrame(), {})
 

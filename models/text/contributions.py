@@ -1,0 +1,85 @@
+"""What each token and counted feature adds to the logits of a model of texts, whatever model it is.
+
+Shapes: B texts, N tokens, L outputs that are explained. Inputs are named in `linear`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from .attention import (
+    AttentionTexts,
+    Contributions,
+    HybridTexts,
+    ScaledTexts,
+    added,
+    linear_contributions,
+    of_labels,
+    scaled,
+)
+from .linear import BlendedTexts, ConstantTexts, LinearTexts
+
+# By their type: what inherits from one may have terms of its own.
+SUMS = (AttentionTexts, ConstantTexts, HybridTexts, LinearTexts, ScaledTexts)
+
+
+def is_sum(model: nn.Module) -> bool:
+    """Whether the logits of a model are sums over tokens, counted features and the table."""
+    if isinstance(model, BlendedTexts):
+        return is_sum(model.model) and is_sum(model.simple)
+    return type(model) in SUMS
+
+
+def text_contributions(
+    model: nn.Module, inputs: Sequence[Tensor], labels: Tensor | None = None
+) -> Contributions:
+    """What makes up the logits of texts: they are the sum, within rounding.
+
+    inputs: as the model takes them; labels: int64, the outputs to explain, None for all. The
+    encoder runs once, whatever their number.
+
+    Raises ValueError for a model that is no sum, see `is_sum`.
+    """
+    tokens, mask, features, amounts, table, source = inputs
+    arguments = tokens, mask, features, amounts, table, source, labels
+    match model:
+        case BlendedTexts():
+            first, second, shift = (
+                of_labels(values, labels) for values in (model.first, model.second, model.shift)
+            )
+            return added(
+                scaled(text_contributions(model.model, inputs, labels), first, shift),
+                scaled(text_contributions(model.simple, inputs, labels), second, 0 * shift),
+            )
+        case ConstantTexts():
+            bias = of_labels(model.logits, labels)
+            logits = bias.expand(len(features), -1)
+            by_token, by_feature = (
+                bias.new_zeros(*logits.shape, x.shape[1]) for x in (tokens, features)
+            )
+            return Contributions(logits, by_token, by_feature, torch.zeros_like(logits), bias)
+        case LinearTexts() if is_sum(model):
+            return linear_contributions(model, *arguments)
+        case AttentionTexts() | HybridTexts() | ScaledTexts():
+            return model.contributions(*arguments)
+    raise ValueError(f"{type(model).__name__}: its logits are no sum over the words")
+
+
+def attended_tokens(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor | None:
+    """Which tokens a model that is no sum attends to, (B, N): the mean of its queries. None where
+    it has no attention to tokens, or a mechanism without weights.
+    """
+    if isinstance(model, BlendedTexts):
+        return attended_tokens(model.model, inputs)
+    attended = cast("Callable[..., Tensor] | None", getattr(model, "attended", None))
+    if attended is None:
+        return None
+    tokens, mask, _, _, table, _ = inputs
+    try:
+        return attended(tokens, mask, table).mean(1)
+    except ValueError:
+        return None
