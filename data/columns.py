@@ -151,7 +151,7 @@ def find_columns(
         taken = set(found.values())
         fitting = [
             column
-            for synonym in synonyms[field]
+            for synonym in dict.fromkeys(synonyms[field])
             for column in columns
             if plain_name(column) == synonym and column not in taken
         ]

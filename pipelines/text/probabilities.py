@@ -107,7 +107,7 @@ def ancestors(
 def check_calibration(spec: TextSpec, calibration: Mapping[str, Tensor]) -> None:
     """Raise `InputError` for tensors that are missing or of another size."""
     expected = {"number": {"width": 1}, "class": {"slope": -1, "shift": -1, "set": 1}}.get(
-        spec.goal, {"slope": -1, "shift": -1, "threshold": -1, "set": 1}
+        spec.goal, {"slope": -1, "shift": -1, "threshold": -1, "set": -1}
     )
     for name, size in expected.items():
         size = spec.outputs if size < 0 else size
@@ -121,12 +121,12 @@ def _of_classes(
     labels, outputs = truth.argmax(1), truth.shape[1]
     temperature = 1.0 if options.calibrate == "none" else fit_temperature(labels, logits)
     probability = softmax(logits / temperature, axis=1)
-    sets = fit_class_sets(labels, probability, options.coverage, groups)
+    sets = fit_class_sets(labels, probability, options.coverage, groups=groups)
     _say_small(sets.statement)
     return {
         "slope": np.full(outputs, 1 / temperature),
         "shift": np.zeros(outputs),
-        "set": sets.threshold,
+        "set": 1 - sets.cut,
     }
 
 
@@ -150,9 +150,10 @@ def _of_labels(
             values["threshold"] = budget_thresholds(scaled, labels_per_text=options.budget)
         case "per-label":
             values["threshold"] = shrunk_thresholds(truth, scaled, groups).thresholds
-    sets = fit_label_sets(truth, scaled, options.coverage, groups)
+    sets = fit_label_sets(truth, scaled, 1 - options.coverage, groups, values["threshold"])
     _say_small(sets.statement)
-    values["set"] = np.minimum(sets.threshold, values["threshold"].min())
+    # What is given is possible.
+    values["set"] = values["threshold"] + min(sets.shift, 0.0)
     if options.unlabelled:
         values["share_given"] = fit_positive_unlabelled(truth, scaled).c
     return values

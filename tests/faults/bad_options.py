@@ -73,6 +73,10 @@ OPTIONS: dict[str, tuple[str, str]] = {
         r"--shard-size 0: must be at least 1",
     ),
     "data set": ("data get ETTh9", r"ETTh9"),
+    "data set with options": ("data get ETTh1 --languages en", r"ETTh1: is fetched as it is"),
+    "corpus with others": ("data get debian-tags --language en", r"did you mean --languages\?"),
+    "corpus in no language": ("data get debian-tags --languages ../en", r"\.\./en: is no language"),
+    "corpus of one language": ("data get sentiment-sources --languages it", r"has one language"),
     "list of nothing": ("list attentions", r"list attentions: unknown; did you mean attention\?"),
 }
 

@@ -39,7 +39,7 @@ COMMON = {
 
 PLAIN = {
     "list": "list attention|ffn|moe|kernels: what the core holds; --where: in which task",
-    "data": "data list, data get NAME: public data sets",
+    "data": "data list, data get NAME: public data sets; corpora of texts have options (--help)",
     "doctor": "what this machine has, what is missing and what installs it",
     "serve": "serve --run R: answer requests over HTTP with predictions",
     "completion": "completion bash|zsh|fish: a script that completes words in your shell",

@@ -57,9 +57,11 @@ def weighted_decisions(
     """The scores of `decision_scores` for each row of weights (R, N), each (R,)."""
     truth, called = _checked_calls("decision_scores", truth, called)
     counts = [weights @ kind.astype(np.float64) for kind in (truth & called, called, truth)]
-    by_label = _rates(*counts)
-    micro = _rates(*(count.sum(1, keepdims=True) for count in counts))
-    by_text = _rates(*(kind.sum(1).astype(float) for kind in (truth & called, called, truth)))
+    by_label = rates_of_counts(*counts)
+    micro = rates_of_counts(*(count.sum(1, keepdims=True) for count in counts))
+    by_text = rates_of_counts(
+        *(kind.sum(1).astype(float) for kind in (truth & called, called, truth))
+    )
     total = weights.sum(1)
     results = {}
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -91,7 +93,7 @@ def label_decisions(truth: np.ndarray, called: np.ndarray) -> LabelDecisions:
     """Precision, recall and F1 label by label. Raises ValueError for shapes that do not fit."""
     truth, called = _checked_calls("label_decisions", truth, called)
     counts = [kind.sum(0) for kind in (truth & called, called, truth)]
-    rates = _rates(*(count.astype(np.float64) for count in counts))
+    rates = rates_of_counts(*(count.astype(np.float64) for count in counts))
     return LabelDecisions(rates["precision"], rates["recall"], rates["f1"], counts[2], counts[1])
 
 
@@ -249,9 +251,11 @@ def weighted_calibration_error(
         return np.abs(weights @ gap.reshape(texts, bins)).sum(1) / (weights.sum(1) * labels)
 
 
-def _rates(hits: np.ndarray, called: np.ndarray, true: np.ndarray) -> dict[str, np.ndarray]:
-    """Precision, recall and F1 of counts; 0 / 0 is 0 where something is true or called, else
-    NaN."""
+def rates_of_counts(
+    hits: np.ndarray, called: np.ndarray, true: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Precision, recall and F1 of counts of any one shape; 0 / 0 is 0 where something is true or
+    called, else NaN."""
     counts = ((hits, called), (hits, true), (2 * hits, called + true))
     either = called + true > 0
     return {

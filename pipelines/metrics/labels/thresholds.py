@@ -6,7 +6,7 @@ threshold. Two remedies help at once (`shrunk_thresholds`): the mean of the best
 draws of the texts, which smooths the steps of the F1 curve, and a part of the way to the single
 threshold.
 
-A calibration that rises maps thresholds along with the logits, by
+A calibration without flat parts maps thresholds along with the logits, by
 `calibration.apply(thresholds[None])`, and changes no label that is given. So choose thresholds on
 the logits of the model, not on ones calibrated to the same texts, on which one threshold looks
 better than it is.
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..bootstrap import draw_weights
-from .decisions import decision_scores, given_labels
+from .decisions import given_labels, rates_of_counts
 from .shapes import checked, checked_groups, folds_of
 
 DRAWS = 40
@@ -150,19 +150,23 @@ def shrunk_thresholds(
     grid = [(w, s) for s in sorted({0.0, *strengths}) for w in micro_weights]
     if not micro_weights or not all(0 <= strength <= 1 for strength in strengths):
         raise ValueError("shrunk_thresholds: strengths from 0 to 1, and at least 1 micro weight")
-    called = np.zeros((len(grid), *truth.shape), bool)
+    hits, called = np.zeros((2, len(grid), truth.shape[1]))
     parts = list(folds_of(member, folds, seed))
     for rows, held in parts:
         path = _path(truth[rows], logits[rows], member[rows], grid, micro_weights, draws, seed)
         for i, thresholds in enumerate(path):
-            called[i, held] = given_labels(logits[held], thresholds)
+            calls = given_labels(logits[held], thresholds)
+            hits[i] += (calls & truth[held]).sum(0)
+            called[i] += calls.sum(0)
     single = best_single_threshold(truth, logits)
     if not parts or not truth.any():
         return ShrunkThresholds(np.full(truth.shape[1], single), single, 0.0, micro_weights[0], ())
-    results = [decision_scores(truth, calls) for calls in called]
+    true = np.broadcast_to(truth.sum(0), hits.shape)
+    micro = rates_of_counts(hits.sum(1), called.sum(1), true.sum(1))["f1"]
+    macro = np.nanmean(rates_of_counts(hits, called, true)["f1"], 1)
     tried = [
-        (*point, result["micro_f1"], result["macro_f1"])
-        for point, result in zip(grid, results, strict=True)
+        (*point, float(first), float(second))
+        for point, first, second in zip(grid, micro, macro, strict=True)
     ]
     least = tried[0][2]  # of the single threshold
     weight, strength, *_ = max((row for row in tried if row[2] >= least), key=lambda row: row[3])

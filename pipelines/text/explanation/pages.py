@@ -87,6 +87,7 @@ def write_html(
     facts: Mapping[str, str],
     *,
     exact: bool,
+    is_divided: bool,
     left_out: int,
     check: Mapping[str, object] | None,
 ) -> str:
@@ -100,17 +101,21 @@ def write_html(
         lstrip_blocks=True,
     )
     return environment.get_template("page.html.jinja").render(
-        sections=sections, facts=facts, exact=exact, left_out=left_out, check=check
+        sections=sections,
+        facts=facts,
+        exact=exact,
+        is_divided=is_divided,
+        left_out=left_out,
+        check=check,
     )
 
 
 def json_lines(
     explained: ExplainedText, spec: TextSpec, threshold: np.ndarray | None
 ) -> list[dict[str, JsonValue]]:
-    """An object for each label of a text; `logit` is the sum of the contributions of `words`, of
-    `table`, `symbols` and `bias`.
+    """An object for each label of a text; `logit` (or `prediction`) is the sum of the contributions
+    of `words`, of `table`, `symbols` and `bias` and, where it is not exact, of `network`.
     """
-    name = "contribution" if explained.exact else "attention"
     rows: list[dict[str, JsonValue]] = []
     for place, label in enumerate(explained.labels.tolist()):
         row: dict[str, JsonValue] = {
@@ -129,27 +134,41 @@ def json_lines(
                 "given": bool(explained.given[label]),
                 "possible": bool(explained.possible[label]),
             }
-        if explained.exact:
-            row |= {
-                "bias": float(explained.bias[place]),
-                "table": float(explained.table[place]),
-                "symbols": float(explained.symbols[place]),
-            }
-        row["words"] = [
-            {"word": explained.text[start:end], "start": start, "end": end, name: value}
-            for (start, end), value in zip(
-                explained.spans.tolist(), explained.words[:, place].tolist(), strict=True
-            )
-        ]
+        row |= {
+            "bias": float(explained.bias[place]),
+            "table": float(explained.table[place]),
+            "symbols": float(explained.symbols[place]),
+        }
+        if not explained.exact:
+            row["network"] = float(explained.network[place])
+        row["words"] = _word_facts(explained, place)
         if explained.stretches:
             row["windows"] = [
-                {"window": number, "start": part.start, "end": part.end, name: value}
+                {"window": number, "start": part.start, "end": part.end, "sum": value}
                 for number, (part, value) in enumerate(
                     zip(explained.stretches, explained.by_stretch(place).tolist(), strict=True), 1
                 )
             ]
         rows.append(row)
     return rows
+
+
+def _word_facts(explained: ExplainedText, place: int) -> list[JsonValue]:
+    """What is known of each word."""
+    facts: dict[str, list[float]] = {}
+    if explained.is_divided:
+        facts["contribution"] = explained.words[:, place].tolist()
+    if explained.attention is not None:
+        facts["attention"] = explained.attention.tolist()
+    return [
+        {
+            "word": explained.text[start:end],
+            "start": start,
+            "end": end,
+            **{name: values[k] for name, values in facts.items()},
+        }
+        for k, (start, end) in enumerate(explained.spans.tolist())
+    ]
 
 
 def text_lines(explained: ExplainedText, spec: TextSpec, threshold: np.ndarray | None) -> list[str]:
@@ -165,7 +184,7 @@ def text_lines(explained: ExplainedText, spec: TextSpec, threshold: np.ndarray |
 
 def strongest_words(explained: ExplainedText, place: int, most: int = TOP) -> Words:
     """The words that add most to a label and take most from it; place: of it in `labels`."""
-    values = explained.words[:, place]
+    values = explained.shades(place)
     order = np.argsort(-values, kind="stable")
     supporting = [k for k in order[:most].tolist() if values[k] > 0]
     return Words(supporting, [k for k in order[::-1][:most].tolist() if values[k] < 0])
@@ -206,7 +225,7 @@ def _view(
 
 def shaded_pieces(explained: ExplainedText, place: int, start: int, end: int) -> list[Piece]:
     """A stretch of a text, cut where the shade changes."""
-    values = explained.words[:, place]
+    values = explained.shades(place)
     largest = float(np.abs(values).max(initial=0.0))
     pieces: list[Piece] = []
     at = start
@@ -223,9 +242,9 @@ def shaded_pieces(explained: ExplainedText, place: int, start: int, end: int) ->
             at = first
         if strength < FAINT:
             continue
-        kind = "seen" if not explained.exact else "for" if value > 0 else "against"
+        kind = "seen" if not explained.is_divided else "for" if value > 0 else "against"
         pieces.append(Piece(clean(explained.text[at:first])))
-        title = f"{value:+.3f}" if explained.exact else f"{value:.3f}"
+        title = f"{value:+.3f}" if explained.is_divided else f"{value:.3f}"
         word = clean(explained.text[first:last])
         pieces.append(Piece(word, kind, f"{strength:.2f}", strength >= BOLD, title))
         at = last
@@ -259,21 +278,22 @@ def _percent(chance: float) -> str:
 
 def _strongest(explained: ExplainedText, place: int) -> list[str]:
     """Words for and against, then what is no word."""
-    values = explained.words[:, place]
+    values = explained.shades(place)
     words = strongest_words(explained, place)
 
     def listed(places: Sequence[int]) -> str:
-        sign = "+" if explained.exact else ""
+        sign = "+" if explained.is_divided else ""
         return ", ".join(
             f"{explained.text[slice(*explained.spans[k].tolist())]} {values[k]:{sign}.2f}"
             for k in places
         )
 
-    if not explained.exact:
+    if not explained.is_divided:
         return [f"attends to {listed(words.supporting) or 'no word'}"]
     lines = [f"for: {listed(words.supporting) or 'no word'}"]
     lines.append(f"against: {listed(words.opposing) or 'no word'}")
-    for name, value in (("table", explained.table), ("symbols", explained.symbols)):
+    further = {"network": explained.network, "table": explained.table, "symbols": explained.symbols}
+    for name, value in further.items():
         if value[place]:
             lines.append(f"{name} {value[place]:+.2f}")
     return [*lines, f"bias {explained.bias[place]:+.2f}"]
@@ -284,7 +304,7 @@ def _windows(explained: ExplainedText, place: int) -> list[str]:
     if not explained.stretches:
         return []
     values = explained.by_stretch(place)
-    sign = "+" if explained.exact else ""
+    sign = "+" if explained.is_divided else ""
     lines = []
     for k in np.argsort(-np.abs(values), kind="stable").tolist():
         part = explained.stretches[k]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ....base.errors import InputError, nearest, shown
 from ....data.texts.table import TextTable, with_rows
 from ....models.text.attention import Contributions, of_labels, scaled
-from ....models.text.contributions import attended_tokens, is_sum, text_contributions
+from ....models.text.contributions import attended_tokens, divided_part, is_sum, text_contributions
 from ...engine.pipeline import Calibration
 from ..coding import CodedTexts, TextCoder, inputs_of
 from ..probabilities import Told, tell
@@ -33,11 +33,12 @@ class ExplainedText:
 
     name: its id, else the number of its row; row: from 0; spans: int64 (W, 2), characters of its
     words; labels: (K,), places of the labels that are explained, the most probable first; words:
-    float64 (W, K), what each word adds to the calibrated logit, or, where exact is False, the
-    attention to it; table, symbols, bias: (K,), what the columns beside the text add, the tokens
-    that stand for no characters, and what is the same for all texts; logits: (K,), as the model
-    gives them; probability, given, possible: (L,), of all labels; stretches: the windows of a long
-    text.
+    float64 (W, K), what each word adds to the calibrated logit; table, symbols, bias: (K,), what
+    the columns beside the text add, the tokens that stand for no characters, and what is the same
+    for all texts; network: (K,), what a model that is no sum adds besides, 0 where exact; logits:
+    (K,), as the model gives them; probability, given, possible: (L,), of all labels; stretches: the
+    windows of a long text; attention: (W,), to each word, of such a model; None where it has none;
+    is_divided: whether there are words with contributions.
     """
 
     name: str
@@ -49,20 +50,29 @@ class ExplainedText:
     table: np.ndarray
     symbols: np.ndarray
     bias: np.ndarray
+    network: np.ndarray
     logits: np.ndarray
     probability: np.ndarray
     given: np.ndarray
     possible: np.ndarray
     stretches: list[Stretch]
     exact: bool
+    is_divided: bool
+    attention: np.ndarray | None = None
 
     @property
     def error(self) -> float:
-        """The largest difference between a logit and the sum of its parts; 0 without a sum."""
-        if not self.exact or not len(self.labels):
+        """The largest difference between a logit and the sum of its parts."""
+        if not len(self.labels):
             return 0.0
-        total = self.words.sum(0) + self.table + self.symbols + self.bias
+        total = self.words.sum(0) + self.table + self.symbols + self.bias + self.network
         return float(np.abs(total - self.logits).max())
+
+    def shades(self, place: int) -> np.ndarray:
+        """(W,), by what the words are shaded: what they add to a label, or the attention to them."""
+        if self.is_divided or self.attention is None:
+            return self.words[:, place]
+        return self.attention
 
     def strongest_stretch(self, place: int) -> int:
         """The stretch whose words add most to (or take most from) a label, by its place in
@@ -74,7 +84,7 @@ class ExplainedText:
         """What the words of each stretch add to a label together."""
         starts = np.array([part.start for part in self.stretches])
         member = np.searchsorted(starts, self.spans[:, 0], "right") - 1
-        return np.bincount(member, self.words[:, place], minlength=len(starts))
+        return np.bincount(member, self.shades(place), minlength=len(starts))
 
 
 class Explainer:
@@ -91,8 +101,8 @@ class Explainer:
         self.device = torch.device("cpu") if device.type == "mps" else device
         self.model = model.to(self.device).double().eval()
         self.coder, self.spec, self.calibration = coder, coder.spec, calibration
-        self.exact = is_sum(model)
-        if not self.exact and not hasattr(getattr(model, "model", model), "attended"):
+        self.exact, self.divided = is_sum(model), divided_part(model)
+        if self.divided is None and not hasattr(getattr(model, "model", model), "attended"):
             raise InputError(
                 f"--run: the logits of its model ({type(model).__name__}) are no sum over words, "
                 "and it attends to none; train another --model, or with --choose simple"
@@ -157,7 +167,11 @@ class Explainer:
             offsets = coded.tokens[row].offsets
         spans, shares = share_words(text, offsets, counted, places)
         parts = self._parts(inputs, labels, len(offsets), len(counted))
-        words = shares @ parts.by_place
+        words, attention = shares @ parts.by_place, self._attention(inputs, len(offsets))
+        if attention is not None:
+            attention = shares[:, : len(offsets)] @ attention
+        if self.divided is None and attention is None:
+            raise InputError("--run: its mechanism of attention has no weights to show")
         no_word = shares.getnnz(axis=0) == 0
         window = self.spec.encoder["window"] if self.spec.encoder is not None else 1
         return ExplainedText(
@@ -170,33 +184,37 @@ class Explainer:
             table=parts.table,
             symbols=parts.by_place[no_word].sum(0),
             bias=parts.bias,
+            network=np.zeros(len(labels)) if self.exact else logits[0, labels] - parts.total,
             logits=logits[0, labels],
             probability=told.probability[0],
             given=told.labels[0],
             possible=told.possible[0],
             stretches=stretches(text, spans, offsets, window),
             exact=self.exact,
+            is_divided=self.divided is not None,
+            attention=attention,
         )
+
+    @torch.inference_mode()
+    def _attention(self, inputs: Sequence[Tensor], tokens: int) -> np.ndarray | None:
+        """(N,), to the tokens, of a model that is no sum."""
+        attention = None if self.exact else attended_tokens(self.model, inputs)
+        return None if attention is None else attention[0, :tokens].cpu().numpy()
 
     @torch.inference_mode()
     def _parts(
         self, inputs: Sequence[Tensor], labels: np.ndarray, tokens: int, terms: int
     ) -> _Parts:
         """What makes up the calibrated logits (K,), some labels at a time where they are many."""
-        if not self.exact:
-            attention = attended_tokens(self.model, inputs)
-            if attention is None:
-                raise InputError("--run: its mechanism of attention has no weights to show")
-            by_place = np.zeros((tokens + terms, len(labels)))
-            by_place[:tokens] = attention[0, :tokens, None].cpu().numpy()
-            nothing = np.zeros(len(labels))
-            return _Parts(by_place, nothing, nothing)
+        if self.divided is None:
+            nothing = np.zeros((tokens + terms, len(labels)))
+            return _Parts(nothing, nothing.sum(0), nothing.sum(0))
         step = max(1, NUMBERS // max(1, tokens + terms))
         blocks = []
         for first in range(0, max(1, len(labels)), step):
             some = torch.from_numpy(labels[first : first + step]).to(self.device)
             parts = scaled(
-                text_contributions(self.model, inputs, some),
+                text_contributions(self.divided, inputs, some),
                 of_labels(self.factor, some),
                 of_labels(self.shift, some),
             )
@@ -216,12 +234,18 @@ class _Parts:
     table: np.ndarray
     bias: np.ndarray
 
+    @property
+    def total(self) -> np.ndarray:
+        """Their sum, (K,)."""
+        return self.by_place.sum(0) + self.table + self.bias
+
 
 def _numbers(parts: Contributions, tokens: int, terms: int) -> _Parts:
     """Of the only text of a batch, without what fills it up."""
     by_token, by_term = parts.tokens[0, :, :tokens], parts.features[0, :, :terms]
     by_place = torch.cat([by_token, by_term], 1).T.double().cpu().numpy()
-    return _Parts(by_place, parts.table[0].cpu().numpy(), parts.bias.cpu().numpy())
+    table, bias = parts.table[0], parts.bias.expand_as(parts.table)[0]
+    return _Parts(by_place, table.cpu().numpy(), bias.cpu().numpy())
 
 
 def told_of(logits: np.ndarray, calibration: Calibration, spec: TextSpec) -> Told:

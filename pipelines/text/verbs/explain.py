@@ -203,6 +203,7 @@ def _explained(
         sections,
         {"Run": Path(options.run).name, "Predicts": _predictor(loaded)},
         exact=explainer.exact,
+        is_divided=explainer.divided is not None,
         left_out=texts - len(sections),
         check=None if checked is None else _check_facts(checked),
     )

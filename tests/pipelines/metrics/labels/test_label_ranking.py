@@ -11,12 +11,13 @@ from headwise.pipelines.metrics.labels import ranking
 
 
 def case(seed=0, texts=40, labels=7, steps=5):
-    """Many equal scores; the first text has no label, the second all, the last label nobody."""
+    """Many equal scores, of true and false labels. The first text has no label, the second all but
+    the last one, which nobody has."""
     generator = np.random.default_rng(seed)
     truth = generator.random((texts, labels)) < 0.3
-    truth[0], truth[1], truth[2:, -1] = False, True, False
-    truth[1, -1] = False
-    score = generator.integers(0, steps, (texts, labels)) / steps + 0.3 * truth
+    truth[0], truth[1] = False, True
+    truth[:, -1] = False
+    score = (generator.integers(0, steps, (texts, labels)) + truth) / 4
     return truth, score
 
 
@@ -109,6 +110,7 @@ def test_a_perfect_and_the_opposite_ranking():
     assert best["ranking_loss"] == 0
     assert best["coverage_error"] == pytest.approx(truth.sum(1)[truth.any(1)].mean())
     assert ranking.ranking_scores(truth, -truth.astype(float))["ranking_loss"] == 1
+    assert np.isnan(ranking.ranking_loss(np.ones((1, 3), bool), np.zeros((1, 3)))).all()
 
 
 def test_what_does_not_fit_is_refused():

@@ -125,13 +125,18 @@ def test_shrunk_thresholds_gain_in_macro_f1_and_lose_no_micro_f1_on_new_texts():
 
 
 def test_the_choice_keeps_micro_f1_on_held_out_groups_and_says_how():
-    truth, logits = rare_labels(300, 1)
+    generator = np.random.default_rng(1)
+    share = np.geomspace(0.01, 0.3, 20)
+    truth = generator.random((300, 20)) < share
+    # Log-odds of the truth, of which a single threshold has the best micro-F1.
+    logits = 2 * (generator.normal(size=truth.shape) + 2 * truth - 1) + np.log(share / (1 - share))
     groups = np.arange(300) // 4
     chosen = thresholds.shrunk_thresholds(truth, logits, groups, draws=10)
     table = {row[:2]: row[2:] for row in chosen.tried}
     single = table[0.0, 0.0]
     micro, macro = table[chosen.micro_weight, chosen.strength]
-    assert micro >= single[0]
+    assert single[0] <= micro
+    assert max(row[3] for row in chosen.tried) > macro > single[1]
     assert macro == max(row[3] for row in chosen.tried if row[2] >= single[0])
     assert f"{single[0]:.3f} -> {micro:.3f}" in chosen.words
     again = thresholds.shrunk_thresholds(truth, logits, groups, draws=10)
