@@ -102,8 +102,8 @@ def _of_source(
 
 
 def divided_part(model: nn.Module) -> nn.Module | None:
-    """Of a model that is no sum as a whole, the part whose logits are added to the rest and are one:
-    its linear model. The model itself where it is a sum; None where it has no such part.
+    """Of a model that is no sum as a whole, the part whose logits are added to the rest and are
+    one: its linear model. The model itself where it is a sum; None where it has no such part.
     """
     if is_sum(model):
         return model

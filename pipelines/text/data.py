@@ -40,8 +40,9 @@ class TextPart:
     """Texts of one part, as a data set.
 
     table: as they were read; coded: as the models see them; truth: float32 (n, L), 0 and 1 of
-    labels and classes, the scaled number; groups: int64 (n,); base: float32 (n, L), logits of the
-    linear model of others, of a training part whose model corrects them; else (0, L).
+    labels and classes, the scaled number; groups: int64 (n,); coder: of these texts; base: float32
+    (n, L), logits of the linear model of others, of a training part whose model corrects them; else
+    (0, L).
     """
 
     def __init__(
@@ -50,11 +51,11 @@ class TextPart:
         coded: CodedTexts,
         truth: np.ndarray,
         groups: np.ndarray,
-        padding: int,
+        coder: TextCoder,
         base: np.ndarray | None = None,
     ) -> None:
         self.table, self.coded, self.truth, self.groups = table, coded, truth, groups
-        self.padding = padding
+        self.coder, self.padding = coder, coder.padding
         self.base = np.zeros((0, truth.shape[1]), np.float32) if base is None else base
 
     def __len__(self) -> int:
@@ -158,7 +159,7 @@ def part_of(table: TextTable, coder: TextCoder, groups: np.ndarray) -> TextPart:
     """Texts as a data set."""
     assert table.labels is not None
     truth = truth_of(table.labels, coder.spec)
-    return TextPart(table, coder.code(table), truth, groups, coder.padding)
+    return TextPart(table, coder.code(table), truth, groups, coder)
 
 
 def truth_of(labels: TextLabels, spec: TextSpec) -> np.ndarray:

@@ -62,9 +62,9 @@ class Checked:
         """What was measured, in words."""
         low, high = self.interval
         return (
-            f"Without its {DELETED} top words a right label becomes less probable than without "
-            f"{DELETED} random ones in {self.share:.1%} of {self.pairs:,} cases "
-            f"({low:.1%} to {high:.1%}); the parts of a logit sum to it within {self.error:.1e}."
+            f"A right label falls more without its {DELETED} top words than without {DELETED} "
+            f"random ones in {self.share:.1%} of {self.pairs:,} cases ({low:.1%} to {high:.1%}, "
+            f"95 % interval); the parts of a logit sum to it within {self.error:.1e}."
         )
 
     def table(self) -> pl.DataFrame:

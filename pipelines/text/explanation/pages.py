@@ -6,13 +6,14 @@ Shapes: L outputs of the model, K of them explained, W words of a text.
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jinja2
 import numpy as np
 
 from ....base.errors import one_line, printable
+from ....data.texts.words import word_key
 from ...engine.spec import JsonValue
 from ..spec import TextSpec
 from .sums import ExplainedText
@@ -58,11 +59,17 @@ class Section(NamedTuple):
     note: str
 
 
-class Words(NamedTuple):
-    """Words that speak for a label and against it, strongest first: their places."""
+class NamedWord(NamedTuple):
+    """A word. places: how often a text has it; value: what they add together."""
 
-    supporting: list[int]
-    opposing: list[int]
+    word: str
+    places: int
+    value: float
+
+    def words(self, sign: str) -> str:
+        """The word as it is listed."""
+        times = f" ({self.places} times)" if self.places > 1 else ""
+        return f"{self.word}{times} {self.value:{sign}.2f}"
 
 
 def section(explained: ExplainedText, spec: TextSpec, threshold: np.ndarray | None) -> Section:
@@ -112,15 +119,14 @@ def write_html(
 
 def json_lines(
     explained: ExplainedText, spec: TextSpec, threshold: np.ndarray | None
-) -> list[dict[str, JsonValue]]:
+) -> Iterator[dict[str, JsonValue]]:
     """An object for each label of a text; `logit` (or `prediction`) is the sum of the contributions
     of `words`, of `table`, `symbols` and `bias` and, where it is not exact, of `network`.
     """
-    rows: list[dict[str, JsonValue]] = []
     for place, label in enumerate(explained.labels.tolist()):
         row: dict[str, JsonValue] = {
-            "id": explained.name,
-            "row": explained.row + 1,
+            "id": explained.id,
+            "row": explained.row,
             "label": spec.labels[label],
             "exact": explained.exact,
         }
@@ -149,8 +155,7 @@ def json_lines(
                     zip(explained.stretches, explained.by_stretch(place).tolist(), strict=True), 1
                 )
             ]
-        rows.append(row)
-    return rows
+        yield row
 
 
 def _word_facts(explained: ExplainedText, place: int) -> list[JsonValue]:
@@ -171,6 +176,12 @@ def _word_facts(explained: ExplainedText, place: int) -> list[JsonValue]:
     ]
 
 
+def heading(explained: ExplainedText, spec: TextSpec) -> str:
+    """The first label of a text with its probability, or the number that is predicted."""
+    chance, _ = _facts(explained, 0, spec, None)
+    return f"{spec.labels[explained.labels[0]]} {chance}"
+
+
 def text_lines(explained: ExplainedText, spec: TextSpec, threshold: np.ndarray | None) -> list[str]:
     """A line for each label of a text: its strongest words for and against, and the rest."""
     lines = []
@@ -182,12 +193,20 @@ def text_lines(explained: ExplainedText, spec: TextSpec, threshold: np.ndarray |
     return lines
 
 
-def strongest_words(explained: ExplainedText, place: int, most: int = TOP) -> Words:
-    """The words that add most to a label and take most from it; place: of it in `labels`."""
-    values = explained.shades(place)
-    order = np.argsort(-values, kind="stable")
-    supporting = [k for k in order[:most].tolist() if values[k] > 0]
-    return Words(supporting, [k for k in order[::-1][:most].tolist() if values[k] < 0])
+def by_word(explained: ExplainedText, place: int) -> list[NamedWord]:
+    """Distinct words of a text with what they add to a label (by its place in `labels`), those that
+    add most first.
+    """
+    words: dict[str, list[tuple[str, float]]] = {}
+    values = explained.shades(place).tolist()
+    for (start, end), value in zip(explained.spans.tolist(), values, strict=True):
+        word = explained.text[start:end]
+        words.setdefault(word_key(word), []).append((word, value))
+    named = [
+        NamedWord(places[0][0], len(places), sum(value for _, value in places))
+        for places in words.values()
+    ]
+    return sorted(named, key=lambda word: -word.value)
 
 
 def clean(text: str) -> str:
@@ -278,20 +297,12 @@ def _percent(chance: float) -> str:
 
 def _strongest(explained: ExplainedText, place: int) -> list[str]:
     """Words for and against, then what is no word."""
-    values = explained.shades(place)
-    words = strongest_words(explained, place)
-
-    def listed(places: Sequence[int]) -> str:
-        sign = "+" if explained.is_divided else ""
-        return ", ".join(
-            f"{explained.text[slice(*explained.spans[k].tolist())]} {values[k]:{sign}.2f}"
-            for k in places
-        )
-
+    words, sign = by_word(explained, place), "+" if explained.is_divided else ""
+    best = [word.words(sign) for word in words[:TOP] if word.value > 0]
     if not explained.is_divided:
-        return [f"attends to {listed(words.supporting) or 'no word'}"]
-    lines = [f"for: {listed(words.supporting) or 'no word'}"]
-    lines.append(f"against: {listed(words.opposing) or 'no word'}")
+        return [f"attends to {', '.join(best) or 'no word'}"]
+    worst = [word.words(sign) for word in words[: -TOP - 1 : -1] if word.value < 0]
+    lines = [f"for: {', '.join(best) or 'no word'}", f"against: {', '.join(worst) or 'no word'}"]
     further = {"network": explained.network, "table": explained.table, "symbols": explained.symbols}
     for name, value in further.items():
         if value[place]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from ...engine.pipeline import Calibration
 from ..coding import CodedTexts, TextCoder, inputs_of
 from ..probabilities import Told, tell
 from ..spec import TextSpec
-from .words import Stretch, share_words, stretches
+from .words import Stretch, WordShares, share_words, stretches
 
 NUMBERS = 1 << 23  # contributions of a text that are in memory at once
 PART = 64  # texts that are coded at once
@@ -31,7 +32,7 @@ PART = 64  # texts that are coded at once
 class ExplainedText:
     """One text and what makes up the logits of some of its labels.
 
-    name: its id, else the number of its row; row: from 0; spans: int64 (W, 2), characters of its
+    id: "" where it has none; row: from 0; spans: int64 (W, 2), characters of its
     words; labels: (K,), places of the labels that are explained, the most probable first; words:
     float64 (W, K), what each word adds to the calibrated logit; table, symbols, bias: (K,), what
     the columns beside the text add, the tokens that stand for no characters, and what is the same
@@ -41,7 +42,7 @@ class ExplainedText:
     is_divided: whether there are words with contributions.
     """
 
-    name: str
+    id: str
     row: int
     text: str
     spans: np.ndarray
@@ -61,6 +62,11 @@ class ExplainedText:
     attention: np.ndarray | None = None
 
     @property
+    def name(self) -> str:
+        """What the text is called."""
+        return self.id or f"row {self.row}"
+
+    @property
     def error(self) -> float:
         """The largest difference between a logit and the sum of its parts."""
         if not len(self.labels):
@@ -69,7 +75,7 @@ class ExplainedText:
         return float(np.abs(total - self.logits).max())
 
     def shades(self, place: int) -> np.ndarray:
-        """(W,), by what the words are shaded: what they add to a label, or the attention to them."""
+        """(W,), by what words are shaded: what they add to a label, or the attention to them."""
         if self.is_divided or self.attention is None:
             return self.words[:, place]
         return self.attention
@@ -90,16 +96,23 @@ class ExplainedText:
 class Explainer:
     """Explains texts by a model of a run.
 
-    model: is changed to 64 bits; calibration: of the run. Raises `InputError` for a model of which
-    nothing can be said.
+    model: is changed to 64 bits, unless precise is False; calibration: of the run. Raises
+    `InputError` for a model of which nothing can be said.
     """
 
     def __init__(
-        self, model: nn.Module, coder: TextCoder, calibration: Calibration, device: torch.device
+        self,
+        model: nn.Module,
+        coder: TextCoder,
+        calibration: Calibration,
+        device: torch.device,
+        *,
+        precise: bool = True,
     ) -> None:
         # Of Apple's devices, none computes in 64 bits.
-        self.device = torch.device("cpu") if device.type == "mps" else device
-        self.model = model.to(self.device).double().eval()
+        self.device = torch.device("cpu") if device.type == "mps" and precise else device
+        model = model.to(self.device).eval()
+        self.model, self.precise = model.double() if precise else model, precise
         self.coder, self.spec, self.calibration = coder, coder.spec, calibration
         self.exact, self.divided = is_sum(model), divided_part(model)
         if self.divided is None and not hasattr(getattr(model, "model", model), "attended"):
@@ -140,6 +153,8 @@ class Explainer:
     def _inputs(self, coded: CodedTexts, rows: np.ndarray) -> tuple[Tensor, ...]:
         batch = coded.inputs(rows, self.coder.padding)
         values = (value.to(self.device) for value in inputs_of(batch))
+        if not self.precise:
+            return tuple(values)
         return tuple(x.double() if x.is_floating_point() else x for x in values)
 
     def _explained(
@@ -151,65 +166,64 @@ class Explainer:
         top: int,
         number: int,
     ) -> ExplainedText | ValueError:
-        text = table.texts[row]
-        inputs = self._inputs(coded, np.array([row]))
+        text, inputs = table.texts[row], self._inputs(coded, np.array([row]))
         logits = self._forward(inputs)
         told = told_of(logits, self.calibration, self.spec)
+        if not np.isfinite(logits).all():
+            name = table.ids[row] or f"row {number}"
+            return ValueError(f"text {shown(name)}: the model gives no finite logit")
         if labels is None:
             labels = _most_probable(told, top)
-        name = table.ids[row] or str(number + 1)
-        if not np.isfinite(logits).all():
-            return ValueError(f"text {shown(name)}: the model gives no finite logit")
         counted = coded.counted[row].indices.tolist()
         places = self.coder.terms.places(text) if counted else {}
-        offsets = np.zeros((0, 2), np.int64)
-        if coded.tokens:
-            offsets = coded.tokens[row].offsets
-        spans, shares = share_words(text, offsets, counted, places)
-        parts = self._parts(inputs, labels, len(offsets), len(counted))
-        words, attention = shares @ parts.by_place, self._attention(inputs, len(offsets))
-        if attention is not None:
-            attention = shares[:, : len(offsets)] @ attention
+        offsets = coded.tokens[row].offsets if coded.tokens else np.zeros((0, 2), np.int64)
+        shared = share_words(text, offsets, counted, places)
+        parts = self._parts(inputs, labels, shared, len(offsets))
+        attention = self._attention(inputs, shared, len(offsets))
         if self.divided is None and attention is None:
             raise InputError("--run: its mechanism of attention has no weights to show")
-        no_word = shares.getnnz(axis=0) == 0
         window = self.spec.encoder["window"] if self.spec.encoder is not None else 1
+        rest = np.zeros(len(labels)) if self.exact else logits[0, labels] - parts.total
         return ExplainedText(
-            name=name,
+            id=table.ids[row],
             row=number,
             text=text,
-            spans=spans,
+            spans=shared.spans,
             labels=labels,
-            words=words,
+            words=parts.words,
             table=parts.table,
-            symbols=parts.by_place[no_word].sum(0),
+            symbols=parts.symbols,
             bias=parts.bias,
-            network=np.zeros(len(labels)) if self.exact else logits[0, labels] - parts.total,
+            network=rest,
             logits=logits[0, labels],
             probability=told.probability[0],
             given=told.labels[0],
             possible=told.possible[0],
-            stretches=stretches(text, spans, offsets, window),
+            stretches=stretches(text, shared.spans, offsets, window),
             exact=self.exact,
             is_divided=self.divided is not None,
             attention=attention,
         )
 
     @torch.inference_mode()
-    def _attention(self, inputs: Sequence[Tensor], tokens: int) -> np.ndarray | None:
-        """(N,), to the tokens, of a model that is no sum."""
+    def _attention(
+        self, inputs: Sequence[Tensor], shared: WordShares, tokens: int
+    ) -> np.ndarray | None:
+        """(W,), to the words, of a model that is no sum."""
         attention = None if self.exact else attended_tokens(self.model, inputs)
-        return None if attention is None else attention[0, :tokens].cpu().numpy()
+        if attention is None:
+            return None
+        return shared.shares[:, :tokens] @ attention[0, :tokens].double().cpu().numpy()
 
     @torch.inference_mode()
     def _parts(
-        self, inputs: Sequence[Tensor], labels: np.ndarray, tokens: int, terms: int
+        self, inputs: Sequence[Tensor], labels: np.ndarray, shared: WordShares, tokens: int
     ) -> _Parts:
         """What makes up the calibrated logits (K,), some labels at a time where they are many."""
         if self.divided is None:
-            nothing = np.zeros((tokens + terms, len(labels)))
-            return _Parts(nothing, nothing.sum(0), nothing.sum(0))
-        step = max(1, NUMBERS // max(1, tokens + terms))
+            words = np.zeros((len(shared.spans), len(labels)))
+            return _Parts(words, *[np.zeros(len(labels))] * 3)
+        step = max(1, NUMBERS // max(1, len(shared.alone)))
         blocks = []
         for first in range(0, max(1, len(labels)), step):
             some = torch.from_numpy(labels[first : first + step]).to(self.device)
@@ -218,34 +232,34 @@ class Explainer:
                 of_labels(self.factor, some),
                 of_labels(self.shift, some),
             )
-            blocks.append(_numbers(parts, tokens, terms))
-        return _Parts(
-            np.concatenate([block.by_place for block in blocks], 1),
-            np.concatenate([block.table for block in blocks]),
-            np.concatenate([block.bias for block in blocks]),
-        )
+            blocks.append(_shared(parts, shared, tokens))
+        last = [np.concatenate(values, -1) for values in zip(*blocks, strict=True)]
+        return _Parts(*last)
 
 
-@dataclass(frozen=True)
-class _Parts:
-    """by_place: float64 (N + F, K); table, bias: (K,)."""
+class _Parts(NamedTuple):
+    """words: (W, K); table, symbols, bias: (K,), as of `ExplainedText`."""
 
-    by_place: np.ndarray
+    words: np.ndarray
     table: np.ndarray
+    symbols: np.ndarray
     bias: np.ndarray
 
     @property
     def total(self) -> np.ndarray:
         """Their sum, (K,)."""
-        return self.by_place.sum(0) + self.table + self.bias
+        return self.words.sum(0) + self.table + self.symbols + self.bias
 
 
-def _numbers(parts: Contributions, tokens: int, terms: int) -> _Parts:
-    """Of the only text of a batch, without what fills it up."""
-    by_token, by_term = parts.tokens[0, :, :tokens], parts.features[0, :, :terms]
+def _shared(parts: Contributions, shared: WordShares, tokens: int) -> _Parts:
+    """Of the only text of a batch, shared among its words."""
+    by_token, by_term = parts.tokens[0, :, :tokens], parts.features[0]
+    by_term = by_term[:, : len(shared.alone) - tokens]  # without what fills it up
     by_place = torch.cat([by_token, by_term], 1).T.double().cpu().numpy()
+    of_no_word = by_place[shared.alone].sum(0)
     table, bias = parts.table[0], parts.bias.expand_as(parts.table)[0]
-    return _Parts(by_place, table.cpu().numpy(), bias.cpu().numpy())
+    of_table, of_all = (values.double().cpu().numpy() for values in (table, bias))
+    return _Parts(shared.shares @ by_place, of_table, of_no_word, of_all)
 
 
 def told_of(logits: np.ndarray, calibration: Calibration, spec: TextSpec) -> Told:

@@ -20,11 +20,12 @@ STRETCH = 256  # words of a stretch, of a text that no network reads window by w
 class WordShares(NamedTuple):
     """spans: int64 (W, 2), first character of each word and the one behind its last, none of which
     overlap; shares: (W, N + F), which part of each token and term is a word's; a column sums to 1,
-    or is empty for a token that stands for no characters.
+    or is empty; alone: bool (N + F,), those that are empty, of tokens that stand for no characters.
     """
 
     spans: np.ndarray
     shares: csr_matrix
+    alone: np.ndarray
 
 
 class Stretch(NamedTuple):
@@ -70,8 +71,11 @@ def share_words(
                 rows.append(row_of[start])
                 columns.append(column)
                 shares.append(1 / (len(occurrences) * len(occurrence)))
-    shape = (len(spans), len(offsets) + len(features))
-    return WordShares(spans, csr_matrix((shares, (rows, columns)), shape=shape))
+    count = len(offsets) + len(features)
+    alone = np.ones(count, bool)
+    alone[columns] = False
+    shared = csr_matrix((shares, (rows, columns)), shape=(len(spans), count))
+    return WordShares(spans, shared, alone)
 
 
 def _covered(spans: np.ndarray, start: int, end: int) -> np.ndarray:
