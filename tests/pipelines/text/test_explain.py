@@ -69,6 +69,9 @@ def table_of(texts):
 
 def model_of(loaded, kind):
     models = loaded.ladder.models
+    if kind == "blend":  # with weights that differ by label, and a shift
+        for buffer in (models["blend"].first, models["blend"].second, models["blend"].shift):
+            torch.nn.init.uniform_(buffer, 0.2, 1)
     if kind == "scaled":
         model = ScaledTexts(models["simple"], loaded.spec.outputs)
         torch.nn.init.uniform_(model.scale, 0.5, 2)
