@@ -37,8 +37,8 @@ class CountedTerms:
     def learn(
         cls, texts: Sequence[str], *, pieces: bool, most: int, least: int = 2
     ) -> CountedTerms:
-        """The terms of some texts that are in at least `least` of them, at most `most`: those in the
-        most texts. Raises ValueError where no term is left.
+        """The terms of some texts that are in at least `least` of them, at most `most`: those in
+        the most texts. Raises ValueError where no term is left.
         """
         from sklearn.feature_extraction.text import TfidfVectorizer
 

@@ -17,17 +17,57 @@ from ...base.errors import fail, reason
 
 SAMPLE = "generated-messages"
 MATTERS = {
-    "hardware::printer": ("the printer jams", "paper is stuck in the printer", "print jobs stay in the queue"),
-    "hardware::screen": ("the screen flickers", "my second monitor stays black", "colours on the display are off"),
-    "hardware::keyboard": ("keys on the keyboard stick", "the keyboard types twice", "a key fell off my laptop"),
-    "access::password": ("I forgot my password", "the password reset mail never comes", "my login is refused"),
-    "access::rights": ("I cannot open the shared folder", "permission is denied on the drive", "please give me access to the project"),
-    "network::wifi": ("the wireless drops every hour", "wifi is slow in room 12", "my laptop finds no wireless network"),
-    "network::vpn": ("the vpn does not connect from home", "the tunnel closes after a minute", "remote work fails with a vpn error"),
-    "software::crash": ("the program closes by itself", "the editor crashes when I save", "an error window comes up at start"),
-    "software::update": ("the update hangs at ninety percent", "a new version asks for admin rights", "after the upgrade my settings are gone"),
-    "billing::invoice": ("the invoice lists a wrong address", "we were charged twice", "please send last month's bill again"),
-}  # fmt: skip
+    "hardware::printer": (
+        "the printer jams",
+        "paper is stuck in the printer",
+        "print jobs stay in the queue",
+    ),
+    "hardware::screen": (
+        "the screen flickers",
+        "my second monitor stays black",
+        "colours on the display are off",
+    ),
+    "hardware::keyboard": (
+        "keys on the keyboard stick",
+        "the keyboard types twice",
+        "a key fell off my laptop",
+    ),
+    "access::password": (
+        "I forgot my password",
+        "the password reset mail never comes",
+        "my login is refused",
+    ),
+    "access::rights": (
+        "I cannot open the shared folder",
+        "permission is denied on the drive",
+        "please give me access to the project",
+    ),
+    "network::wifi": (
+        "the wireless drops every hour",
+        "wifi is slow in room 12",
+        "my laptop finds no wireless network",
+    ),
+    "network::vpn": (
+        "the vpn does not connect from home",
+        "the tunnel closes after a minute",
+        "remote work fails with a vpn error",
+    ),
+    "software::crash": (
+        "the program closes by itself",
+        "the editor crashes when I save",
+        "an error window comes up at start",
+    ),
+    "software::update": (
+        "the update hangs at ninety percent",
+        "a new version asks for admin rights",
+        "after the upgrade my settings are gone",
+    ),
+    "billing::invoice": (
+        "the invoice lists a wrong address",
+        "we were charged twice",
+        "please send last month's bill again",
+    ),
+}
 OPENINGS = ("Hello,", "Dear team,", "Hi,", "Good morning,", "To whom it may concern:", "")
 SOLVED = ("solved since: {0}", "no longer a problem: {0}", "never mind that {0}, it works again")
 FILLERS = (

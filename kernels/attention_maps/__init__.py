@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..attention_stats import fits, kernel_refused
+from ..attention_stats import kernel_refused
 from ..checks import check_pair
 from ..forms import Form, triton_refused
 from ..register import operator
@@ -116,5 +116,5 @@ operator(
         query, key, value, len(heads), mean
     ),
     results=("output", "maps"),
-    fits=lambda query, value: fits(query, value, 0),
+    fits=lambda query, value: not kernel_refused(query, value, 0),
 )

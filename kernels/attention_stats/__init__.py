@@ -12,8 +12,10 @@ backward; the naive form writes and reads N M numbers for the softmax and once m
 read-out, and stores N M for the backward pass. Here only the inputs, the results and `lse` are
 stored. On the CPU, blocks of full rows stay in the cache and give all read-outs in one pass. On the
 GPU one kernel gives output, lse, entropy and key mass by running sums; column mass and the largest
-weights are second passes that start from lse. The backward pass, float64, heads wider than 128 (256
-in half precision) and more than the 16 largest weights take the plain form in large blocks there.
+weights are second passes that start from lse. In bfloat16 PyTorch's fused attention takes its place
+where that is ahead, and computes the gradients (`fused`). Other backward passes, float64, heads
+wider than 128 (256 in half precision) and more than the 16 largest weights take the plain form in
+large blocks there.
 """
 
 from collections.abc import Sequence
@@ -27,7 +29,7 @@ from ..checks import check_pair
 from ..forms import Form, triton_refused
 from ..precision import compute_type, width_refused
 from ..register import operator
-from . import cpu, naive
+from . import cpu, fused, naive
 from .cpu import LARGEST_TOP
 
 ReadOut = Literal["lse", "entropy", "column_mass", "key_mass", "top", "class_row", "mean_rows"]
@@ -254,15 +256,32 @@ def _check(
     return allowed
 
 
-def forms(query: Tensor, value: Tensor | None = None, top: int = 0) -> list[Form]:
-    """What can compute the read-outs of such queries; top: how many of the largest weights."""
-    known = (query,) if value is None else (query, value)
+def forms(
+    query: Tensor,
+    value: Tensor | None = None,
+    top: int = 0,
+    *,
+    want: Sequence[ReadOut] = (),
+    mask: Tensor | None = None,
+    causal: bool = False,
+    backward: bool = False,
+) -> list[Form]:
+    """What can compute the read-outs of such queries, or their gradients; top: how many of the
+    largest weights; want, mask and causal as in `attention_stats`, the mask of four dimensions.
+    """
+    tensors = (query,) if value is None else (query, value)
+    marks = query[:, 0, :1, 0] if "key_mass" in want else None  # any tensor that stands for a set
+    about = {"keys": marks, "mask": mask, "causal": causal}
+    asked = {"entropy": "entropy" in want, "columns": "column_mass" in want}
+    blocks = Form("PyTorch calls, by blocks of full rows")
+    if backward:
+        refused = fused.backward_refused(query, tensors[-1], value, **asked, **about)
+        return [Form("PyTorch's fused attention, one call for all gradients", refused), blocks]
+    refused = triton_refused(*tensors) or kernel_refused(query, value, top)
     return [
-        Form(
-            "Triton kernels, running sums; PyTorch calls in large blocks for the backward pass",
-            triton_refused(*known) or kernel_refused(query, value, top),
-        ),
-        Form("PyTorch calls, by blocks of full rows"),
+        Form("PyTorch's fused attention", fused.refused(query, value, top=top, **asked, **about)),
+        Form("Triton kernels, running sums", refused),
+        blocks,
     ]
 
 
@@ -276,20 +295,97 @@ def kernel_refused(query: Tensor, value: Tensor | None, top: int) -> str:
     return width_refused(query, width, single=128)
 
 
-def fits(query: Tensor, value: Tensor | None, top: int) -> bool:
-    """Whether the Triton kernels can take it."""
-    return not kernel_refused(query, value, top)
+def fits(
+    query: Tensor,
+    value: Tensor | None,
+    top: int = 0,
+    entropy: bool = False,
+    columns: bool = False,
+    keys: Tensor | None = None,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float = 1.0,
+) -> bool:
+    """Whether the Triton kernels take it: they can, and PyTorch's fused attention is not ahead."""
+    about = {"keys": keys, "mask": mask, "causal": causal, "scale": scale}
+    asked = {"top": top, "entropy": entropy, "columns": columns}
+    return not kernel_refused(query, value, top) and bool(
+        fused.refused(query, value, **asked, **about)
+    )
+
+
+def stats(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    mask: Tensor | None,
+    keys: Tensor | None,
+    weights: Tensor | None,
+    scale: float,
+    causal: bool,
+    entropy: bool,
+    columns: bool,
+    top: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `cpu.stats`, by PyTorch's fused attention where that is ahead, else by blocks."""
+    asked = {"top": top, "entropy": entropy, "columns": columns}
+    about = {"keys": keys, "mask": mask, "causal": causal, "scale": scale}
+    some = query.numel() > 0 and key.numel() > 0
+    if some and value is not None and not fused.refused(query, value, **asked, **about):
+        return fused.stats(query, key, value, mask, keys, scale, causal)
+    options = scale, causal, entropy, columns, top
+    return cpu.stats(query, key, value, mask, keys, weights, *options)
+
+
+def stats_backward(
+    grad: Tensor | None,
+    grad_lse: Tensor | None,
+    grad_spread: Tensor | None,
+    grad_mass: Tensor | None,
+    grad_key_mass: Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor | None,
+    mask: Tensor | None,
+    keys: Tensor | None,
+    weights: Tensor | None,
+    output: Tensor,
+    lse: Tensor,
+    spread: Tensor,
+    key_mass: Tensor,
+    scale: float,
+    causal: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """As `cpu.stats_backward`, in the way that `stats` chooses."""
+    # A read-out that nobody asked for is empty; so is its gradient in a compiled program.
+    slopes = grad, grad_lse, grad_spread, grad_mass, grad_key_mass
+    of_out, of_lse, of_spread, of_mass, of_keys = (
+        None if slope is None or not slope.numel() else slope for slope in slopes
+    )
+    marks = None if of_keys is None else keys
+    asked = {"entropy": of_spread is not None, "columns": of_mass is not None}
+    about = {"keys": marks, "mask": mask, "causal": causal, "scale": scale}
+    some = query.numel() > 0 and key.numel() > 0
+    if some and not fused.backward_refused(query, key, value, **asked, **about):
+        inputs, results = (query, key, value, mask, marks), (output, lse, spread, key_mass)
+        d_inputs = fused.backward(
+            of_out, of_lse, of_spread, of_keys, *inputs, *results, scale, causal
+        )
+        absent = query.new_zeros((0,))
+        return *d_inputs, absent if weights is None else weights.new_zeros(weights.shape)
+    rest = query, key, value, mask, keys, weights, lse, scale, causal
+    return cpu.stats_backward(of_out, of_lse, of_spread, of_mass, of_keys, *rest)
 
 
 operator(
     "attention_stats",
-    cpu.stats,
+    stats,
     fake=lambda query, key, value, mask, keys, weights, scale, causal, *options: cpu.empty(
         query, key, value, keys, *options
     ),
     results=("output", "lse", "spread", "mass", "key_mass", "top_values", "top_indices"),
     fits=fits,
     export=naive.attention_stats,
-    backward=cpu.stats_backward,
+    backward=stats_backward,
     gradients=("query", "key", "value", "weights"),
 )

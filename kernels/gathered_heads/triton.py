@@ -278,15 +278,16 @@ def key_backward_kernel(
     tl.store(d_value + place, for_value, mask=inside)
 
 
-def _flags(query: Tensor, masked: bool, causal: bool, backward: bool) -> dict[str, int]:
+def _flags(query: Tensor, masked: bool, causal: bool, sums: str = "") -> dict[str, int]:
+    """Sizes of the tiles; sums: what a backward kernel sums over, "keys" or "queries"."""
     padded, single = power_of_two(query.shape[-1]), query.dtype == torch.float32
     # The backward pass holds twice as many tiles, float32 products three of each: these take fewer
     # rows at a time.
     wide = padded > 64
-    queries = QUERIES // 2 if backward or single or padded > 128 else QUERIES
+    queries = QUERIES // 2 if sums or single or padded > 128 else QUERIES
     queries, keys = (16 if single and wide else queries), (KEYS // 2 if single else KEYS)
     wide = wide or single
-    return {
+    flags = {
         "MASKED": masked,
         "CAUSAL": causal,
         "QUERIES": queries,
@@ -295,6 +296,10 @@ def _flags(query: Tensor, masked: bool, causal: bool, backward: bool) -> dict[st
         "num_warps": 8 if wide else 4,
         "num_stages": 2 if wide else 3,
     }
+    if sums and not single and padded <= 128:
+        # 64 rows of what a program owns: Hopper's products need as many, and nothing spills.
+        return flags | {"QUERIES" if sums == "keys" else "KEYS": 64, "num_stages": 2}
+    return flags
 
 
 def _gathered(
@@ -342,7 +347,7 @@ def forward(
     lse = query.new_full(query.shape[:-1], torch.inf, dtype=torch.float32)
     if query.numel() and keys:
         order, counts, marks, steps = _gathered(gate, mask, keys)
-        flags = _flags(query, mask is not None, causal, False)
+        flags = _flags(query, mask is not None, causal)
         strides = [s for tensor in (query, key, value, out) for s in tensor.stride()[:3]]
         grid = (batch * heads * triton.cdiv(tokens, flags["QUERIES"]),)
         tensors = query, key, value, gate, order, counts, marks, out, lse
@@ -377,13 +382,14 @@ def backward(
     d_value = torch.zeros_like(d_key)
     if query.numel() and keys:
         order, counts, marks, steps = _gathered(gate, mask, keys)
-        flags = _flags(query, mask is not None, causal, True)
+        flags = _flags(query, mask is not None, causal, "keys")
         tensors = [grad, query, key, value, gate, order, counts, marks, lse, delta]
         sizes = [heads, heads // groups, tokens, keys, width, scale]
         strides = [s for tensor in (grad, query, key, value) for s in tensor.stride()[:3]]
         grid = (batch * heads * triton.cdiv(tokens, flags["QUERIES"]),)
         numbers = *sizes, *strides, *d_query.stride()[:3], *steps
         launch(query_backward_kernel, grid, *tensors, d_query, *numbers, **flags)
+        flags = _flags(query, mask is not None, causal, "queries")
         grid = (batch * heads * triton.cdiv(keys, flags["KEYS"]),)
         numbers = *sizes, *strides, *steps
         launch(key_backward_kernel, grid, *tensors, d_key, d_value, *numbers, **flags)

@@ -16,7 +16,7 @@ and inputs, output and one number per query are stored. The partner may be any m
 sample that is the partner of several adds up their gradients, in one order. On the CPU each block
 is PyTorch's fused attention and the two are merged by log-sum-exp; backward, the fused operator
 takes merged output and lse, which makes each block's gradients those of the joint softmax. On the
-GPU one kernel walks both blocks of keys."""
+GPU one kernel walks both blocks of keys, or, with many tokens, the two fused calls are ahead."""
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ from ..forms import Form, triton_refused
 from ..precision import match_autocast, width_refused
 from ..register import operator
 from . import cpu, naive
+
+# Queries and keys from which two fused calls are ahead of the Triton kernel on a GPU: their tensor
+# cores' rate is taken for 40 % against 20 %, in the backward pass for 25 % against 9 %, and copies,
+# merging and sums of gradients for 3.3 TB/s.
+LEAST_TOKENS, LEAST_TOKENS_BACKWARD = 512, 128
 
 
 def pair_attention(
@@ -69,20 +74,24 @@ def _check(query: Tensor, key: Tensor, value: Tensor, partner: Tensor) -> None:
         )
 
 
-def forms(query: Tensor, value: Tensor) -> list[Form]:
-    """What can compute the attention of such queries to such values."""
-    fused = ""
-    if not cpu.takes_fused(query, value):
-        place = f"the tensors are on {query.device.type}"
-        fused = "values are not as wide as queries" if query.is_cpu else f"a CPU form, {place}"
-    return [
-        Form(
-            "Triton kernel, both blocks of keys in one walk",
-            triton_refused(query, value) or kernel_refused(query, value),
-        ),
-        Form("PyTorch's fused operator twice, merged by log-sum-exp", fused),
-        Form("PyTorch calls, by blocks of queries"),
-    ]
+def forms(query: Tensor, value: Tensor, backward: bool = False) -> list[Form]:
+    """What can compute the attention of such queries to such values, or its gradients."""
+    kernel = Form(
+        "Triton kernel, both blocks of keys in one walk",
+        triton_refused(query, value) or kernel_refused(query, value),
+    )
+    refused = cpu.fused_refused(query, value, backward)
+    fused = Form("PyTorch's fused operator twice, merged by log-sum-exp", refused)
+    first = [fused, kernel] if ahead(query, value, backward) else [kernel, fused]
+    return [*first, Form("PyTorch calls, by blocks of queries")]
+
+
+def ahead(query: Tensor, value: Tensor, backward: bool = False) -> bool:
+    """Whether two fused calls come before the Triton kernel: with few tokens, copying the partner's
+    keys and merging costs more than the faster products save (by roofline, not measured).
+    """
+    least = LEAST_TOKENS_BACKWARD if backward else LEAST_TOKENS
+    return not query.is_cpu and min(query.shape[2], value.shape[2]) >= least
 
 
 def kernel_refused(query: Tensor, value: Tensor) -> str:
@@ -93,8 +102,15 @@ def kernel_refused(query: Tensor, value: Tensor) -> str:
 
 
 def fits(query: Tensor, value: Tensor) -> bool:
-    """Whether the Triton kernels can take it."""
-    return not kernel_refused(query, value)
+    """Whether the Triton kernel takes it: it can, and two fused calls are not ahead."""
+    fused = ahead(query, value) and cpu.takes_fused(query, value)
+    return not fused and not kernel_refused(query, value)
+
+
+def backward_fits(query: Tensor, value: Tensor) -> bool:
+    """Whether the Triton kernels of the backward pass take it."""
+    fused = ahead(query, value, True) and cpu.takes_fused(query, value, backward=True)
+    return not fused and not kernel_refused(query, value)
 
 
 operator(
@@ -105,6 +121,6 @@ operator(
     fits=fits,
     export=naive.pair_attention,
     backward=cpu.backward,
-    backward_fits=fits,
+    backward_fits=backward_fits,
     gradients=("query", "key", "value"),
 )

@@ -1,27 +1,25 @@
-"""PyTorch form of pair-wise cross-attention: for the CPU, and for GPUs without Triton.
+"""PyTorch form of pair-wise cross-attention: for the CPU, for GPUs without Triton, and where
+PyTorch's fused attention is ahead of the Triton form.
 
 Shapes: B batch, H heads, N queries, M keys, d width of queries and keys, e width of values.
 
 A sample is two parts, its own keys and a view of its partner's, merged by log-sum-exp. Samples of a
 few tokens are taken several at a time, because calls would cost more than attention: their
-partners' keys are gathered into a tile of bounded size. A part is the ATen operator behind
-`scaled_dot_product_attention` on the CPU, called itself because only it gives the log-sum-exp.
-Values of another width and GPUs without the Triton form take blocks of queries instead."""
+partners' keys are gathered into a tile of bounded size. A part is `fused_attention`. Values of
+another width and types that its kernels do not take are computed by blocks of queries instead."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
+from .. import fused_attention
 from ..precision import SLICE_NUMBERS, compute_type
 
 TILE_NUMBERS = (
     1 << 18
 )  # keys and values of small samples that are gathered for one call: 1 MiB of float32
-DEVICE_NUMBERS = 1 << 26  # scores of a block on a GPU, where many blocks would be many launches
-
-_fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_fused_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+DEVICE_NUMBERS = 1 << 26  # on a GPU of either, and scores of a block: many blocks are many launches
 
 
 def room(query: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -45,7 +43,8 @@ def partners(partner: Tensor, key: Tensor, value: Tensor) -> Iterator[tuple[slic
         raise ValueError(
             f"pair_attention: partners must be places 0 to {len(places) - 1}, got {places}"
         )
-    step = max(1, TILE_NUMBERS // max(1, key[:1].numel() + value[:1].numel()))
+    room = TILE_NUMBERS if key.is_cpu else DEVICE_NUMBERS
+    step = max(1, room // max(1, key[:1].numel() + value[:1].numel()))
     for start in range(0, partner.shape[0], step):
         samples = slice(start, start + step)
         alone = step == 1 and places is not None
@@ -119,9 +118,19 @@ def rowwise(*tensors: Tensor) -> list[Tensor]:
     return [x if x.stride(-1) == 1 else x.contiguous() for x in tensors]
 
 
-def takes_fused(query: Tensor, value: Tensor) -> bool:
-    """Whether PyTorch's fused operator of the CPU takes a block of keys."""
-    return query.is_cpu and query.shape[3] == value.shape[3]
+def takes_fused(query: Tensor, value: Tensor, backward: bool = False) -> bool:
+    """Whether PyTorch's fused operator takes a block of keys."""
+    return not fused_refused(query, value, backward)
+
+
+def fused_refused(query: Tensor, value: Tensor, backward: bool = False) -> str:
+    """Why PyTorch's fused operator does not take a block of keys; "" where it does."""
+    if query.shape[3] != value.shape[3]:
+        return "values are not as wide as queries"
+    if query.is_cpu:
+        return ""
+    most = fused_attention.MOST_WIDTH_BACKWARD if backward else fused_attention.MOST_WIDTH
+    return fused_attention.refused(query, query.shape[3], most)
 
 
 def _blocks(query: Tensor, key: Tensor) -> Iterator[slice]:
@@ -134,7 +143,7 @@ def _blocks(query: Tensor, key: Tensor) -> Iterator[slice]:
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """(out, lse) over one block of keys."""
     if takes_fused(query, value):
-        return _fused(query, key, value, 0.0, False, scale=scale)
+        return fused_attention.attend(query, key, value, scale)
     kind = compute_type(query)
     out, lse = (
         torch.empty((*query.shape[:3], n), dtype=kind, device=query.device)
@@ -156,8 +165,8 @@ def _attend_backward(
     """Gradients of query, key and value of one block of keys; out and lse are those over both
     blocks.
     """
-    if takes_fused(query, value):
-        return _fused_backward(grad, query, key, value, out, lse, 0.0, False, scale=scale)
+    if takes_fused(query, value, backward=True):
+        return fused_attention.attend_backward(grad, query, key, value, out, lse, scale)
     kind = compute_type(query)
     d_query, k, v = (
         torch.empty(query.shape, dtype=kind, device=query.device),

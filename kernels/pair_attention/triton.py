@@ -223,21 +223,27 @@ def key_backward_kernel(
     _put(d_value + at_pair * value_width, j, live, value_width, value_width, for_value, VALUE_WIDTH)
 
 
-def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
-    """Sizes of the tiles; products need 16 rows and columns."""
+def _flags(query: Tensor, value: Tensor, sums: str = "") -> dict[str, int]:
+    """Sizes of the tiles; products need 16 rows and columns. sums: what a kernel of the backward
+    pass sums over, "keys" or "queries".
+    """
     padded = [power_of_two(x.shape[-1]) for x in (query, value)]
     single, wide = query.dtype == torch.float32, max(padded) > 64
     # The backward pass holds twice as many tiles, float32 products three of each: these take fewer
     # rows at a time.
-    queries = QUERIES // 2 if backward or single or max(padded) > 128 else QUERIES
-    return {
-        "QUERIES": 16 if single and (wide or backward) else queries,
+    queries = QUERIES // 2 if sums or single or max(padded) > 128 else QUERIES
+    flags = {
+        "QUERIES": 16 if single and (wide or bool(sums)) else queries,
         "KEYS": KEYS // 2 if single else KEYS,
         "WIDTH": padded[0],
         "VALUE_WIDTH": padded[1],
         "num_warps": 8 if wide or single else 4,
         "num_stages": 2 if wide or single else 3,
     }
+    if sums and not single and not wide:
+        # 64 rows of what a program owns: Hopper's products need as many, and nothing spills.
+        return flags | {"QUERIES" if sums == "keys" else "KEYS": 64, "num_stages": 2}
+    return flags
 
 
 def _sizes(query: Tensor, value: Tensor) -> tuple[int, int, int, int, int]:
@@ -254,7 +260,7 @@ def forward(
         return out.zero_(), lse.fill_(torch.inf)
     query, key, value = rowwise(query, key, value)
     batch, heads, queries, _ = query.shape
-    flags = _flags(query, value, False)
+    flags = _flags(query, value)
     strides = [s for x in (query, key, value, out) for s in x.stride()[:3]]
     grid = (batch * heads * triton.cdiv(queries, flags["QUERIES"]),)
     tensors = query, key, value, partner.contiguous(), out, lse
@@ -282,11 +288,12 @@ def backward(
     delta = (grad.float() * out).sum(-1).contiguous()
     ordered, order = partner.sort(stable=True)
     first = torch.searchsorted(ordered, torch.arange(batch + 1, device=partner.device))
-    flags, sizes = _flags(query, value, True), _sizes(query, value)
+    flags, sizes = _flags(query, value, "keys"), _sizes(query, value)
     strides = [s for x in (grad, query, key, value) for s in x.stride()[:3]]
     grid = (batch * heads * triton.cdiv(queries, flags["QUERIES"]),)
     tensors = grad, query, key, value, partner, lse, delta, d_query
     launch(query_backward_kernel, grid, *tensors, *sizes, scale, *strides, **flags)
+    flags = _flags(query, value, "queries")
     grid = (batch * heads * triton.cdiv(key.shape[2], flags["KEYS"]),)
     tensors = grad, query, key, value, order, first, lse, delta, d_key, d_value
     launch(key_backward_kernel, grid, *tensors, *sizes, scale, *strides, **flags)

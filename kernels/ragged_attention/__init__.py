@@ -76,7 +76,7 @@ def forms(query: Tensor, value: Tensor) -> list[Form]:
     """What can compute the attention of such queries to such values."""
     return [
         Form(
-            "Triton kernel, a program for each head of a sample",
+            "Triton kernel, a program for each head of a sample, several for many keys",
             triton_refused(query, value) or kernel_refused(query, value),
         ),
         Form("PyTorch calls, by groups of samples of nearly one length"),

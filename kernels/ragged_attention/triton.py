@@ -6,7 +6,11 @@ A program owns one head of one sample: its queries stay in registers while it wa
 keys, forward with running maximum and sum (online softmax). Backward the same walk makes the
 weights again from lse, sums the gradient of the queries and writes those of keys and values once:
 each key belongs to one sample, so nothing is atomic. More than QUERIES queries take several
-programs forward and, since they share keys, several launches one after the other backward."""
+programs forward and, since they share keys, several launches one after the other backward.
+
+Few heads and samples of many keys would leave most of a GPU idle. Then the keys of a sample are
+split over S programs (flash decoding: Dao, Haziza, Massa and Sizov, 2023), whose outputs are merged
+by their log-sum-exps, and whose gradients of the queries are summed."""
 
 import torch
 import triton
@@ -16,6 +20,9 @@ from torch import Tensor
 from ..launching import PRECISION, contiguous, kernel, launch, power_of_two
 
 QUERIES, KEYS = 32, 32
+PROGRAMS = 528  # four for each of the 132 multiprocessors of an H100
+LEAST_KEYS = 128  # of a split: below, merging costs as much
+MERGED = {"SPLITS": 32, "WIDTH": 64, "num_warps": 4}
 
 
 @triton.jit
@@ -39,6 +46,16 @@ def _put(
     )
 
 
+@triton.jit
+def _share(offsets, b, split, splits, KEYS: tl.constexpr):  # pragma: no cover - device code
+    """Where the keys of a split of a sample begin, and how many it has: tiles are not torn."""
+    begin = tl.load(offsets + b)
+    count = (tl.load(offsets + b + 1) - begin).to(tl.int32)
+    size = tl.cdiv(tl.cdiv(count, KEYS), splits) * KEYS
+    first = tl.minimum(split * size, count)
+    return begin + first, tl.minimum(size, count - first)
+
+
 @kernel
 def forward_kernel(
     query,
@@ -52,17 +69,21 @@ def forward_kernel(
     width,
     value_width,
     scale,
+    samples,
+    splits,
+    PARTIAL: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
     VALUE_WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
+    """out, lse: of the samples, or, PARTIAL, of S samples each."""
     b = tl.program_id(0).to(tl.int64)
     h = tl.program_id(1)
-    i = tl.program_id(2) * QUERIES + tl.arange(0, QUERIES)
+    split = tl.program_id(2) % splits
+    i = tl.program_id(2) // splits * QUERIES + tl.arange(0, QUERIES)
     asked, rows = i < queries, b * queries + i
-    begin = tl.load(offsets + b)
-    count = (tl.load(offsets + b + 1) - begin).to(tl.int32)
+    begin, count = _share(offsets, b, split, splits, KEYS)
     q = _tile(query + h * width, rows, asked, heads * width, width, WIDTH)
     top = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
@@ -87,6 +108,8 @@ def forward_kernel(
         summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
         top = new
     divisor = tl.where(count == 0, 1.0, total)
+    bare = float("-inf") if PARTIAL else float("inf")
+    rows += split * samples * queries
     _put(
         out + h * value_width,
         rows,
@@ -96,11 +119,35 @@ def forward_kernel(
         summed / divisor[:, None],
         VALUE_WIDTH,
     )
-    tl.store(
-        lse + rows * heads + h,
-        tl.where(count == 0, float("inf"), top + tl.log(divisor)),
-        mask=asked,
-    )
+    tl.store(lse + rows * heads + h, tl.where(count == 0, bare, top + tl.log(divisor)), mask=asked)
+
+
+@kernel
+def merge_kernel(
+    part, part_lse, out, lse, rows, width, splits, SPLITS: tl.constexpr, WIDTH: tl.constexpr
+):  # pragma: no cover - device code
+    """Outputs (S, rows, width) over parts of the keys as one over all of them."""
+    row = tl.program_id(0).to(tl.int64)
+    c = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    top, total = float("-inf"), 0.0
+    summed = tl.zeros((WIDTH,), tl.float32)
+    for start in range(0, splits, SPLITS):
+        s = start + tl.arange(0, SPLITS)
+        live, place = s < splits, s * rows + row
+        sums = tl.load(part_lse + place, mask=live, other=float("-inf"))
+        inside = live[:, None] & (c < width)[None, :]
+        tile = tl.load(part + place[:, None] * width + c[None, :], mask=inside, other=0.0)
+        new = tl.maximum(top, tl.max(sums, 0))
+        finite = tl.where(new == float("-inf"), 0.0, new)
+        share, keep = tl.exp(sums - finite), tl.exp(top - finite)
+        total = total * keep + tl.sum(share, 0)
+        summed = summed * keep + tl.sum(share[:, None] * tile, 0)
+        top = new
+    bare = total == 0.0
+    divisor = tl.where(bare, 1.0, total)
+    tl.store(out + row * width + c, summed / divisor, mask=c < width)
+    if tl.program_id(1) == 0:
+        tl.store(lse + row, tl.where(bare, float("inf"), top + tl.log(divisor)))
 
 
 @kernel
@@ -121,18 +168,21 @@ def backward_kernel(
     width,
     value_width,
     scale,
+    samples,
+    splits,
     ADD: tl.constexpr,
     QUERIES: tl.constexpr,
     KEYS: tl.constexpr,
     WIDTH: tl.constexpr,
     VALUE_WIDTH: tl.constexpr,
 ):  # pragma: no cover - device code
+    """d_query: of the samples, of which each split has its part."""
     b = tl.program_id(0).to(tl.int64)
     h = tl.program_id(1)
+    split = tl.program_id(2)
     i = first + tl.arange(0, QUERIES)
     asked, rows = i < queries, b * queries + i
-    begin = tl.load(offsets + b)
-    count = (tl.load(offsets + b + 1) - begin).to(tl.int32)
+    begin, count = _share(offsets, b, split, splits, KEYS)
     stride, value_stride = heads * width, heads * value_width
     q = _tile(query + h * width, rows, asked, stride, width, WIDTH)
     g = _tile(grad + h * value_width, rows, asked, value_stride, value_width, VALUE_WIDTH)
@@ -172,6 +222,7 @@ def backward_kernel(
             for_value,
             VALUE_WIDTH,
         )
+    rows += split * samples * queries
     _put(d_query + h * width, rows, asked, stride, width, for_query, WIDTH)
 
 
@@ -190,6 +241,14 @@ def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
     }
 
 
+def _splits(key: Tensor, samples: int, programs: int) -> int:
+    """Programs that share the keys of a sample, by the mean length of a sample: its true length
+    would need a wait.
+    """
+    mean = key.shape[0] // max(samples, 1)
+    return max(1, min(mean // LEAST_KEYS, PROGRAMS // max(programs, 1)))
+
+
 def forward(
     query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -198,11 +257,21 @@ def forward(
     (samples, queries, heads, width), value_width = query.shape, value.shape[2]
     out = query.new_empty((samples, queries, heads, value_width))
     lse = query.new_empty((samples, queries, heads), dtype=torch.float32)
-    if lse.numel():
-        flags = _flags(query, value, False)
-        grid = samples, heads, triton.cdiv(queries, flags["QUERIES"])
-        tensors = query, key, value, offsets, out, lse
-        launch(forward_kernel, grid, *tensors, queries, heads, width, value_width, scale, **flags)
+    if not lse.numel():
+        return out, lse
+    flags = _flags(query, value, False)
+    blocks = triton.cdiv(queries, flags["QUERIES"])
+    splits = _splits(key, samples, samples * heads * blocks)
+    part, part_lse = out, lse
+    if splits > 1:
+        part, part_lse = (x.new_empty((splits, *x.shape), dtype=lse.dtype) for x in (out, lse))
+    tensors, sizes = (query, key, value, offsets, part, part_lse), (queries, heads, width)
+    grid, rest = (samples, heads, blocks * splits), (value_width, scale, samples, splits)
+    launch(forward_kernel, grid, *tensors, *sizes, *rest, PARTIAL=splits > 1, **flags)
+    if splits > 1:
+        grid = lse.numel(), triton.cdiv(value_width, MERGED["WIDTH"])
+        tensors, sizes = (part, part_lse, out, lse), (lse.numel(), value_width, splits)
+        launch(merge_kernel, grid, *tensors, *sizes, **MERGED)
     return out, lse
 
 
@@ -222,14 +291,19 @@ def backward(
     flags = _flags(query, value, True)
     once = queries <= flags["QUERIES"]
     kind = query.dtype if once else torch.float32  # sums over several launches
-    d_query = query.new_empty(query.shape)
     d_key, d_value = (
         x.new_zeros(x.shape, dtype=kind) for x in (key, value)
     )  # keys of no sample keep 0
+    splits = _splits(key, samples, samples * heads)
+    d_query = query.new_empty(query.shape)
+    part = d_query
+    if splits > 1:
+        part = query.new_empty((splits, *query.shape), dtype=torch.float32)
     if lse.numel():
-        sizes = queries, heads, width, value_width
+        sizes = queries, heads, width, value_width, scale, samples, splits
+        grid, tensors = (samples, heads, splits), (*inputs, part, d_key, d_value)
         for first in range(0, queries, flags["QUERIES"]):
-            grid = samples, heads
-            tensors = *inputs, d_query, d_key, d_value
-            launch(backward_kernel, grid, *tensors, first, *sizes, scale, ADD=first > 0, **flags)
+            launch(backward_kernel, grid, *tensors, first, *sizes, ADD=first > 0, **flags)
+    if splits > 1:
+        d_query = part.sum(0).to(query.dtype)
     return d_query, d_key.to(key.dtype), d_value.to(value.dtype)

@@ -14,17 +14,22 @@ smooth: odd and continuous, with derivative 1 / (2 sqrt(|x| + eps)).
 Work: 2 N M (C + E) flops forward; B N (C + E) + B M (C + E) numbers moved. With the naive form,
 autograd stores several maps of N M numbers; here only q, k and v are stored, and the backward pass
 computes the map again, 7 products instead of 6. No running maximum is needed, because no row is
-normalised: tiles are exact. On the CPU a tile of rows stays in the cache; on a GPU two Triton
-kernels form the map tile by tile, 8 products in the backward pass."""
+normalised: tiles are exact. On the CPU a tile of rows stays in the cache. On a GPU maps of a few
+thousand tokens are formed in the cache by PyTorch's products, with one Triton pass for the root;
+two Triton kernels form larger ones tile by tile, 8 products in the backward pass."""
 
 import torch
 from torch import Tensor
 
 from ..forms import Form, triton_refused
-from ..precision import match_autocast, width_refused
+from ..precision import match_autocast, type_refused, width_refused
 from ..register import operator
 from . import cpu, naive
 from .naive import signed_root
+
+# Numbers of the maps that are in memory together: 32 MiB of bfloat16; an H100's cache has 50.
+MAP_NUMBERS = 1 << 24
+LEAST_WIDTH = 128  # of queries and values together
 
 __all__ = ["signed_root", "signed_root_attention"]
 
@@ -57,12 +62,35 @@ def signed_root_attention(
     return out if len(lead) == 1 else out.reshape(*lead, *out.shape[-2:])
 
 
-def forms(query: Tensor) -> list[Form]:
-    """What can compute the attention of such queries (..., N, C)."""
+def forms(query: Tensor, key: Tensor | None = None, value: Tensor | None = None) -> list[Form]:
+    """What can compute the attention of such queries (..., N, C); keys and values, by default like
+    the queries.
+    """
+    key, value = query if key is None else key, query if value is None else value
+    no_triton = triton_refused(query)
     return [
-        Form("Triton kernel, tiles of the map", triton_refused(query) or kernel_refused(query)),
+        Form(
+            "PyTorch's products of maps, the root in one Triton pass between them",
+            no_triton or maps_refused(query, key, value),
+        ),
+        Form("Triton kernel, tiles of the map", no_triton or kernel_refused(query)),
         Form("PyTorch calls, by blocks of rows of the map"),
     ]
+
+
+def maps_refused(query: Tensor, key: Tensor, value: Tensor) -> str:
+    """Why maps are not formed in memory on a GPU; "" where that is ahead of kernels that form them
+    by tiles: those make the first product again for each slice of the output, and reach 8 % of the
+    tensor cores' rate, where a product of matrices reaches half (by roofline, not measured).
+    """
+    numbers = query.shape[-2] * key.shape[-2]
+    if query.dtype == torch.float16:
+        return "float16 need not hold the products before their root is taken"
+    if numbers > MAP_NUMBERS:
+        return f"a map of {numbers} numbers; above {MAP_NUMBERS} it leaves the cache"
+    if query.shape[-1] + value.shape[-1] < LEAST_WIDTH:
+        return f"narrower than {LEAST_WIDTH}: moving a map costs more than its products"
+    return type_refused(query)
 
 
 def kernel_refused(query: Tensor) -> str:
@@ -75,9 +103,9 @@ def kernel_refused(query: Tensor) -> str:
     return width_refused(query, 1, single=1)
 
 
-def fits(query: Tensor) -> bool:
-    """Whether the Triton kernels take it."""
-    return not kernel_refused(query)
+def fits(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether a Triton form takes it."""
+    return not (maps_refused(query, key, value) and kernel_refused(query))
 
 
 operator(

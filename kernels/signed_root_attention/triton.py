@@ -10,7 +10,10 @@ Two kernels serve all four results, since r(s)^T = r(s^T):
 A program owns a block of rows of a and a slice of the output's width and walks b. No row is
 normalised, so it keeps only its sum; nothing is atomic, every sum has one order. Products over C
 and E are summed slice by slice, so any width fits. Backward takes 8 products of matrices where
-kernels of three sums would take 7. Beyond the edges tiles are 0, and r(0) = 0."""
+kernels of three sums would take 7. Beyond the edges tiles are 0, and r(0) = 0.
+
+Maps of a few thousand tokens are formed in memory instead (`maps_refused`): products are PyTorch's,
+and a pass of one kernel turns scores into roots, and gradients of roots into those of scores."""
 
 import torch
 import triton
@@ -18,8 +21,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ..launching import PRECISION, kernel, launch, pair_and_block, power_of_two
+from . import MAP_NUMBERS, maps_refused
 
 ROWS, COLUMNS, SLICE = 64, 64, 64
+PASS = 1024  # numbers of a map that a program changes
 
 
 @triton.jit
@@ -183,6 +188,21 @@ def slope_kernel(
     tl.store(place, summed, mask=(i < rows)[:, None] & (c < width)[None, :])
 
 
+@kernel
+def root_kernel(
+    scores, slopes, count, eps, soft, BLOCK: tl.constexpr, SLOPES: tl.constexpr
+):  # pragma: no cover - device code
+    """In place: r(s) for s in scores and, with SLOPES, r'(s) t for t in slopes."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = at < count
+    s = tl.load(scores + at, mask=inside, other=0.0).to(tl.float32)
+    root = tl.sqrt(tl.abs(s) + eps)
+    tl.store(scores + at, s / (root + soft), mask=inside)
+    if SLOPES:
+        t = tl.load(slopes + at, mask=inside, other=0.0).to(tl.float32)
+        tl.store(slopes + at, 0.5 * t / root, mask=inside)
+
+
 def _flags(width: int, value_width: int, out: int, dtype: torch.dtype) -> dict[str, int]:
     """Sizes of the tiles; products need 16 rows and columns."""
     single = dtype == torch.float32
@@ -225,8 +245,55 @@ def _slope(a: Tensor, b: Tensor, x: Tensor, y: Tensor, eps: float) -> Tensor:
     return out
 
 
+def _rooted(scores: Tensor, slopes: Tensor | None, eps: float) -> None:
+    """`root_kernel` on maps (B, N, M)."""
+    other = scores if slopes is None else slopes
+    grid, flags = (triton.cdiv(scores.numel(), PASS),), {"BLOCK": PASS, "num_warps": 4}
+    factors = scores.numel(), eps, eps**0.5
+    launch(root_kernel, grid, scores, other, *factors, SLOPES=slopes is not None, **flags)
+
+
+def _samples(query: Tensor, key: Tensor) -> list[slice]:
+    """Samples whose maps are in memory together."""
+    step = max(1, MAP_NUMBERS // max(1, query.shape[1] * key.shape[1]))
+    return [slice(first, first + step) for first in range(0, query.shape[0], step)]
+
+
+def _through_maps(query: Tensor, key: Tensor, value: Tensor, eps: float) -> Tensor:
+    """r(q k^T) v."""
+    out = value.new_empty((*query.shape[:2], value.shape[2]))
+    for some in _samples(query, key):
+        scores = torch.bmm(query[some], key[some].mT)
+        _rooted(scores, None, eps)
+        torch.bmm(scores, value[some], out=out[some])
+    return out
+
+
+def _back_through_maps(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value."""
+    d_query, d_key, d_value = (x.new_empty(x.shape) for x in (query, key, value))
+    for some in _samples(query, key):
+        scores = torch.bmm(query[some], key[some].mT)
+        slopes = torch.bmm(grad[some], value[some].mT)
+        _rooted(scores, slopes, eps)
+        torch.bmm(scores.mT, grad[some], out=d_value[some])
+        torch.bmm(slopes, key[some], out=d_query[some])
+        torch.bmm(slopes.mT, query[some], out=d_key[some])
+    return d_query, d_key, d_value
+
+
+def _forms_maps(query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether maps are formed in memory; where there is nothing to compute, they are not."""
+    some = query.numel() and key.numel() and value.numel()
+    return bool(some) and not maps_refused(query, key, value)
+
+
 def forward(query: Tensor, key: Tensor, value: Tensor, eps: float) -> Tensor:
     """As `cpu.forward`, by Triton."""
+    if _forms_maps(query, key, value):
+        return _through_maps(query, key, value, eps)
     return _product(query, key, value, eps)
 
 
@@ -234,5 +301,7 @@ def backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `cpu.backward`, by Triton."""
+    if _forms_maps(query, key, value):
+        return _back_through_maps(grad, query, key, value, eps)
     d_query, d_key = _slope(query, key, grad, value, eps), _slope(key, query, value, grad, eps)
     return d_query, d_key, _product(key, query, grad, eps)

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from .encoder import TextEncoder
 from .label_attention import LabelAttention
-from .linear import LinearTexts
+from .linear import LinearTexts, of_labels
 
 
 class Contributions(NamedTuple):
     """What makes up the logits (B, L): of each token (B, L, N), of each counted feature (B, L, F),
-    of the table (B, L), and the bias (L,). They sum to the logits. L: of the labels that are
-    explained.
+    of the table (B, L), and the bias, (L,) or (B, L). They sum to the logits. L: of the labels that
+    are explained.
     """
 
     logits: Tensor
@@ -198,19 +198,10 @@ def linear_contributions(
     """What each counted feature adds to each logit of a linear model; labels: as of
     `AttentionTexts`.
     """
-    # Both places at once: all labels of the features of a long text are many numbers.
-    weight = model.weight[features if labels is None else (features[..., None], labels)]
-    bias = of_labels(model.bias, labels)
-    by_feature = (weight * amounts[..., None]).transpose(1, 2)
-    of_table = table @ of_labels(model.table_weight, labels)
-    logits = by_feature.sum(2) + of_table + bias
+    by_feature, of_table, bias = model.parts(features, amounts, table, source, labels)
+    logits = by_feature.sum(1) + of_table + bias
     nothing = logits.new_zeros(*logits.shape, tokens.shape[1])
-    return Contributions(logits, nothing, by_feature, of_table, bias)
-
-
-def of_labels(values: Tensor, labels: Tensor | None) -> Tensor:
-    """Those of some labels, of numbers (..., L) of all; labels: their places, None for all."""
-    return values if labels is None else values[..., labels]
+    return Contributions(logits, nothing, by_feature.mT, of_table, bias)
 
 
 def added(first: Contributions, second: Contributions) -> Contributions:

@@ -18,10 +18,9 @@ from .attention import (
     ScaledTexts,
     added,
     linear_contributions,
-    of_labels,
     scaled,
 )
-from .linear import BlendedTexts, ConstantTexts, LinearTexts
+from .linear import BlendedTexts, ConstantTexts, LinearTexts, of_labels
 from .sources import SourceLinearTexts
 
 # By their type: what inherits from one may have terms of its own.
@@ -65,40 +64,11 @@ def text_contributions(
                 bias.new_zeros(*logits.shape, x.shape[1]) for x in (tokens, features)
             )
             return Contributions(logits, by_token, by_feature, torch.zeros_like(logits), bias)
-        case SourceLinearTexts():
-            return _of_source(model, *arguments)
         case LinearTexts():
             return linear_contributions(model, *arguments)
         case AttentionTexts() | HybridTexts() | ScaledTexts():
             return model.contributions(*arguments)
     raise ValueError(f"{type(model).__name__}: its logits are no sum over the words")
-
-
-def _of_source(
-    model: SourceLinearTexts,
-    tokens: Tensor,
-    mask: Tensor,
-    features: Tensor,
-    amounts: Tensor,
-    table: Tensor,
-    source: Tensor,
-    labels: Tensor | None,
-) -> Contributions:
-    """As `linear_contributions`; the bias is (B, L), that of the source of each text."""
-    logits, by_token, by_feature, of_table, bias = linear_contributions(
-        model, tokens, mask, features, amounts, table, source, labels
-    )
-    scale, own_bias = (of_labels(x[source], labels) for x in (model.scale, model.source_bias))
-    known = (source < model.sources)[:, None].to(amounts.dtype)
-    place = source.clamp(max=model.sources - 1)
-    deviation = of_labels(model.deviation[features + place[:, None] * model.features], labels)
-    by_feature = by_feature + ((known * amounts)[..., None] * deviation).mT
-    deviation = of_labels(model.table_deviation[place], labels)
-    of_table = of_table + known * torch.einsum("bt,btl->bl", table, deviation)
-    bias = scale * bias + own_bias
-    by_feature, of_table = scale[..., None] * by_feature, scale * of_table
-    logits = by_feature.sum(2) + of_table + bias
-    return Contributions(logits, by_token, by_feature, of_table, bias)
 
 
 def divided_part(model: nn.Module) -> nn.Module | None:

@@ -6,8 +6,8 @@ from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
 from .options import ExplainOptions, TextEvaluateOptions, TextOptions, TextPredictOptions, check
-from .verb_options_judge import JudgeOptions, SummariseOptions
-from .verb_options_topics import (
+from .verbs.options_judge import JudgeOptions, SummariseOptions
+from .verbs.options_topics import (
     TopicAgreementOptions,
     TopicEvaluateOptions,
     TopicFitOptions,

@@ -66,8 +66,8 @@ def _common(model: np.ndarray, simple: np.ndarray, truth: np.ndarray) -> np.ndar
 def _newton(
     model: np.ndarray, simple: np.ndarray, truth: np.ndarray, prior: np.ndarray, texts: float
 ) -> np.ndarray:
-    """(a, b, c) with the smallest log-loss of a model + b simple + c, drawn towards `prior` as if it
-    had been seen on `texts` texts with the label; a and b are at least 0.
+    """(a, b, c) with the smallest log-loss of a model + b simple + c, drawn towards `prior` as if
+    it had been seen on `texts` texts with the label; a and b are at least 0.
     """
     x = np.stack([model.ravel(), simple.ravel(), np.ones(model.size)], 1)
     y = truth.ravel()

@@ -26,6 +26,7 @@ from ...data.texts.table import TextTable
 from ...data.texts.tokens import Encoded, Tokenizer, batch_of, tokenizer_from_json, windows
 from ...data.texts.words import word_key, word_spans
 from .spec import TERMS, TOKENIZER, TableColumn, TextSpec
+from .vectors import vector_rows
 
 MOST_WORDS = 30  # kinds of a column of words; rarer ones are one more
 OTHER = "(other)"
@@ -100,9 +101,16 @@ class TextCoder:
         return CodedTexts(
             self.terms.rows(table.texts),
             self.tokens(table.texts),
-            table_numbers(table.table, self.spec.table, len(table)),
+            self._numbers(table),
             self._sources(table.sources),
         )
+
+    def _numbers(self, table: TextTable) -> np.ndarray:
+        """The table and, behind it, the vectors of the texts, float32 (n, T)."""
+        own = table_numbers(table.table, self.spec.table, len(table))
+        if self.spec.vectors is None:
+            return own
+        return np.concatenate([own, vector_rows(self.spec.vectors, table.texts)], 1)
 
     def tokens(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokens of texts: of one that is longer than a window, its windows one behind the other,

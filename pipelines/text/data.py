@@ -26,13 +26,15 @@ from ..engine.pipeline import Member, Splits
 from ..engine.subsets import Subsets, Taken, own_or_shares, take_groups, take_stratified
 from ..engine.training.order import mix
 from .coding import CodedTexts, TextCoder, learn_columns, load_coder
-from .linear import LinearFit, Rows, fit_linear
+from .linear import LinearFit, Rows, best_linear, fit_linear
 from .network import encoder_of
 from .options import NETWORKS, TextOptions
-from .spec import InputFacts, TextSpec
+from .spec import EncoderFacts, InputFacts, TextSpec
+from .vectors import learn_vectors
 
 SHORT = 30  # words in the middle text below which pieces of words are counted as well
 MOST_NUMBERS = 1 << 26  # terms times labels of the linear model
+READS_WINDOWS = ("hybrid", "attention")  # models that read several windows of a text
 ON_BASE = ("hybrid", "sparse", "cross", "sources")  # models on top of the linear one
 
 
@@ -55,7 +57,7 @@ class TextPart:
         base: np.ndarray | None = None,
     ) -> None:
         self.table, self.coded, self.truth, self.groups = table, coded, truth, groups
-        self.coder, self.padding = coder, coder.padding
+        self.coder, self.padding, self.sources = coder, coder.padding, len(coder.spec.sources)
         self.base = np.zeros((0, truth.shape[1]), np.float32) if base is None else base
 
     def __len__(self) -> int:
@@ -77,7 +79,8 @@ class TextPart:
     @property
     def rows(self) -> Rows:
         """What linear models are fitted to."""
-        return Rows(self.coded.counted, self.coded.table, self.truth, self.groups)
+        coded, sources = self.coded, self.sources
+        return Rows(coded.counted, coded.table, self.truth, self.groups, coded.source, sources)
 
 
 def reading_of(options: TextOptions) -> TextReading:
@@ -119,9 +122,13 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
         part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
     )
     if options.model in ON_BASE:
-        fitted = fitted_linear(train_part, validation, spec, options.seed, folds=True)
+        always = options.model == "sources"
+        fitted = fitted_linear(
+            train_part, validation, spec, options.seed, folds=True, always_by_source=always
+        )
         train_part.base = fitted.base
-        spec = replace(spec, fitted=fitted)
+        by_source = fitted.sources is not None
+        spec = replace(spec, fitted=fitted, by_source=by_source)
     parts = {"train": train_part, "validation": validation, "test": test}
     members = {name: _members(part) for name, part in parts.items()}
     return Splits(train_part, validation, test, spec, coder.assets(), members)
@@ -147,12 +154,23 @@ def open_of_run(options: TextOptions, spec: TextSpec, as_test: bool) -> Splits[T
 
 
 def fitted_linear(
-    train: TextPart, validation: TextPart, spec: TextSpec, seed: int, *, folds: bool
+    train: TextPart,
+    validation: TextPart,
+    spec: TextSpec,
+    seed: int,
+    *,
+    folds: bool,
+    always_by_source: bool = False,
 ) -> LinearFit:
     """The linear model of a training part; that of the spec where there is one."""
     if spec.fitted is not None:
         return spec.fitted
-    return fit_linear(train.rows, validation.rows, spec.goal, seed=mix(seed, 5), folds=folds)
+    seed = mix(seed, 5)
+    if always_by_source:
+        return fit_linear(
+            train.rows, validation.rows, spec.goal, seed=seed, folds=folds, by_source=True
+        )
+    return best_linear(train.rows, validation.rows, spec.goal, seed=seed, folds=folds)
 
 
 def part_of(table: TextTable, coder: TextCoder, groups: np.ndarray) -> TextPart:
@@ -316,10 +334,18 @@ def _learn(
         pieces=pieces,
         terms=len(terms.terms),
         encoder=facts,
-        most_tokens=options.most_tokens,
+        most_tokens=_most_tokens(options, facts),
+        vectors=None if options.vectors == "none" else learn_vectors(options.vectors, train.texts),
         files=table.files,
     )
     return spec, terms, tokenizer
+
+
+def _most_tokens(options: TextOptions, encoder: EncoderFacts | None) -> int:
+    """Tokens of a text that the network reads: of several windows only where it can."""
+    if encoder is None or options.model in READS_WINDOWS:
+        return options.most_tokens
+    return min(options.most_tokens, encoder["window"])
 
 
 def _label_names(

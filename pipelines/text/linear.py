@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, cast
 
 import numpy as np
-from scipy.sparse import csr_matrix, hstack, vstack
+from scipy.sparse import csr_matrix, diags, hstack, vstack
 from scipy.special import log_expit, log_softmax
 
 from ...data.texts.labels import Goal
@@ -22,6 +22,9 @@ INVERSE_PENALTIES = (3.0, 10.0, 30.0)  # C of scikit-learn, for texts of length 
 PENALTIES = (0.3, 1.0, 3.0, 10.0)  # of ridge regression
 TRIED = 24  # labels by which the penalty of all is chosen
 TABLE_SCALE = 0.3  # of the numbers of the table beside texts of length 1
+SOURCE_SHARE = 0.5  # of what sources have otherwise: the smaller, the more alike they are
+PRIOR_TEXTS = 30  # texts that the scale of all sources counts as, for one of them
+LEAST_SCALE = 0.05
 FOLDS = 4
 KINDS = {
     "class": ("logistic regression", "C"),
@@ -31,12 +34,23 @@ KINDS = {
 MOST_STEPS = 300
 
 
+class SourceFit(NamedTuple):
+    """What each of K sources has otherwise than all: deviation (K V, L), table_deviation (K, T, L);
+    scale and bias (K + 1, L), of which the last is of a source that is not known.
+    """
+
+    deviation: np.ndarray
+    table_deviation: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray
+
+
 class LinearFit(NamedTuple):
-    """logits = counted · weight + table · table_weight + bias.
+    """logits = counted · weight + table · table_weight + bias, and what sources have otherwise.
 
     weight (V, L), table_weight (T, L), bias (L,), float32; penalty: that was chosen; words: what it
     is; base: float32 (n, L), logits of the texts that it was fitted to by models that each of them
-    had no part in; (0, L) where they were not asked for.
+    had no part in; (0, L) where they were not asked for; sources: None for one model of all texts.
     """
 
     weight: np.ndarray
@@ -45,30 +59,67 @@ class LinearFit(NamedTuple):
     penalty: float
     words: str
     base: np.ndarray
+    sources: SourceFit | None = None
 
 
 class Rows(NamedTuple):
     """Texts to fit to: counted (n, V), table (n, T), truth: float32 (n, L), 0 and 1 of labels and
-    classes; groups: (n,), what is not divided.
+    classes; groups: (n,), what is not divided; source: int64 (n,), K for one that is not known;
+    sources: K.
     """
 
     counted: csr_matrix
     table: np.ndarray
     truth: np.ndarray
     groups: np.ndarray
+    source: np.ndarray
+    sources: int
 
-    @property
-    def inputs(self) -> csr_matrix:
-        """Counted terms and the table beside each other, (n, V + T)."""
-        if not self.table.shape[1]:
-            return self.counted
-        both = hstack([self.counted, csr_matrix(self.table * TABLE_SCALE)])
-        return cast(csr_matrix, both.tocsr())
+    def inputs(self, *, by_source: bool) -> csr_matrix:
+        """Counted terms and the table beside each other, (n, V + T); by source, K times more of
+        them, which are 0 for texts of other sources, (n, (1 + K) (V + T)).
+        """
+        own = self.counted
+        if self.table.shape[1]:
+            both = hstack([own, csr_matrix(self.table * TABLE_SCALE)])
+            own = cast(csr_matrix, both.tocsr())
+        if not by_source:
+            return own
+        parts = [
+            diags((self.source == place) * SOURCE_SHARE) @ own for place in range(self.sources)
+        ]
+        return cast(csr_matrix, hstack([own, *parts]).tocsr())
 
     def taken(self, rows: np.ndarray) -> Rows:
         """Some of them."""
-        counted = cast(csr_matrix, self.counted[rows])
-        return Rows(counted, self.table[rows], self.truth[rows], self.groups[rows])
+        return self._replace(
+            counted=cast(csr_matrix, self.counted[rows]),
+            table=self.table[rows],
+            truth=self.truth[rows],
+            groups=self.groups[rows],
+            source=self.source[rows],
+        )
+
+
+def best_linear(train: Rows, validation: Rows, goal: Goal, *, seed: int, folds: bool) -> LinearFit:
+    """One model of all texts or, where it is better on the validation part, one in which sources
+    differ.
+    """
+    fitted = fit_linear(train, validation, goal, seed=seed, folds=False, by_source=False)
+    by_source = False
+    if train.sources > 1:
+        other = fit_linear(train, validation, goal, seed=seed, folds=False, by_source=True)
+        both = [
+            losses(linear_logits(model, validation), validation.truth, goal).mean()
+            for model in (fitted, other)
+        ]
+        by_source = bool(both[1] < both[0])
+        fitted = other if by_source else fitted
+    if not folds:
+        return fitted
+    return fit_linear(
+        train, validation, goal, seed=seed, folds=True, by_source=by_source, penalty=fitted.penalty
+    )
 
 
 def fit_linear(
@@ -78,23 +129,26 @@ def fit_linear(
     *,
     seed: int,
     folds: bool,
+    by_source: bool,
     penalty: float | None = None,
 ) -> LinearFit:
     """Logistic regression for each label, of classes, or ridge regression of a number.
 
     The penalty has the smallest loss on the validation part, tried on some labels where there are
-    many. folds: whether `base` is wanted; penalty: one that was chosen before.
+    many. folds: whether `base` is wanted; by_source: whether sources have weights of their own,
+    drawn towards those of all; penalty: one that was chosen before.
     """
+    scaling = _scaling(train, goal, by_source=by_source)
+    work = _Work(train.inputs(by_source=by_source), _scaled(train, scaling), goal)
     if penalty is None:
-        penalty = _best_penalty(train, validation, goal)
-    weight, bias = _fitted(train.inputs, train.truth, goal, penalty, "linear model")
+        held = validation.inputs(by_source=by_source), _scaled(validation, scaling)
+        penalty = _best_penalty(work, *held)
+    weight, bias = work.fitted(penalty, "linear model")
     base = np.zeros((0, train.truth.shape[1]), np.float32)
     if folds:
-        base = _cross_fitted(train, goal, penalty, seed)
-    terms = count_columns(train.counted)
-    kind, name = KINDS[goal]
-    words = f"tf-idf of {terms:,} terms with {kind} ({name} {penalty:g})"
-    return LinearFit(weight[:terms], weight[terms:] * TABLE_SCALE, bias, penalty, words, base)
+        base = _cross_fitted(work, train.groups, penalty, seed)
+        base = base * scaling[0][train.source] + scaling[1][train.source]
+    return _fit_of(train, weight, bias, penalty, base, goal, scaling if by_source else None)
 
 
 def refit_linear(fitted: LinearFit, parts: Sequence[Rows], goal: Goal) -> LinearFit:
@@ -104,8 +158,62 @@ def refit_linear(fitted: LinearFit, parts: Sequence[Rows], goal: Goal) -> Linear
         np.concatenate([part.table for part in parts]),
         np.concatenate([part.truth for part in parts]),
         np.concatenate([part.groups for part in parts]),
+        np.concatenate([part.source for part in parts]),
+        parts[0].sources,
     )
-    return fit_linear(together, together, goal, seed=0, folds=False, penalty=fitted.penalty)
+    by_source, penalty = fitted.sources is not None, fitted.penalty
+    return fit_linear(
+        together, together, goal, seed=0, folds=False, by_source=by_source, penalty=penalty
+    )
+
+
+def _fit_of(
+    train: Rows,
+    weight: np.ndarray,
+    bias: np.ndarray,
+    penalty: float,
+    base: np.ndarray,
+    goal: Goal,
+    scaling: tuple[np.ndarray, np.ndarray] | None,
+) -> LinearFit:
+    """The fit of weights ((1 + K) (V + T), L), or (V + T, L) without sources."""
+    terms, numbers = count_columns(train.counted), train.table.shape[1]
+    size = terms + numbers
+    kind, name = KINDS[goal]
+    words = f"tf-idf of {terms:,} terms with {kind} ({name} {penalty:g})"
+    sources = None
+    if scaling is not None:
+        words += f" and deviations of {train.sources} sources"
+        parts = weight[size:].reshape(train.sources, size, -1) * SOURCE_SHARE
+        sources = SourceFit(
+            np.ascontiguousarray(parts[:, :terms].reshape(train.sources * terms, -1)),
+            np.ascontiguousarray(parts[:, terms:] * TABLE_SCALE),
+            scaling[0].astype(np.float32),
+            scaling[1].astype(np.float32),
+        )
+    of_table = weight[terms:size] * TABLE_SCALE
+    return LinearFit(weight[:terms], of_table, bias, penalty, words, base, sources)
+
+
+def _scaling(train: Rows, goal: Goal, *, by_source: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and bias of each source and of an unknown one, (K + 1, L): deviation and mean of a
+    number, drawn towards 1 and 0 where a source has few texts; else 1 and 0.
+    """
+    shape = (train.sources + 1, train.truth.shape[1])
+    scale, bias = np.ones(shape), np.zeros(shape)
+    if goal == "number" and by_source:
+        for place in range(train.sources):
+            values = train.truth[train.source == place]
+            certainty = len(values) / (len(values) + PRIOR_TEXTS)
+            if len(values):
+                scale[place] = 1 + certainty * (values.std(0) - 1)
+                bias[place] = certainty * values.mean(0)
+    return np.maximum(scale, LEAST_SCALE), bias
+
+
+def _scaled(rows: Rows, scaling: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """The truth without scale and bias of its source."""
+    return (rows.truth - scaling[1][rows.source]) / scaling[0][rows.source]
 
 
 def count_columns(inputs: csr_matrix) -> int:
@@ -115,7 +223,16 @@ def count_columns(inputs: csr_matrix) -> int:
 
 def linear_logits(fitted: LinearFit, rows: Rows) -> np.ndarray:
     """(n, L)."""
-    return rows.counted @ fitted.weight + rows.table @ fitted.table_weight + fitted.bias
+    logits = rows.counted @ fitted.weight + rows.table @ fitted.table_weight + fitted.bias
+    if fitted.sources is None:
+        return logits
+    deviation, of_table, scale, bias = fitted.sources
+    terms = count_columns(rows.counted)
+    for place in range(rows.sources):
+        member = np.flatnonzero(rows.source == place)
+        words = deviation[place * terms : (place + 1) * terms]
+        logits[member] += rows.counted[member] @ words + rows.table[member] @ of_table[place]
+    return logits * scale[rows.source] + bias[rows.source]
 
 
 def losses(logits: np.ndarray, truth: np.ndarray, goal: Goal) -> np.ndarray:
@@ -129,32 +246,42 @@ def losses(logits: np.ndarray, truth: np.ndarray, goal: Goal) -> np.ndarray:
     return np.square(logits - truth).mean(1)
 
 
-def _best_penalty(train: Rows, validation: Rows, goal: Goal) -> float:
-    tried = np.arange(train.truth.shape[1])
-    if goal == "labels" and len(tried) > TRIED:
-        by_count = np.argsort(-train.truth.sum(0), kind="stable")
+class _Work(NamedTuple):
+    """What a linear model is fitted to: inputs (n, C), truth (n, L)."""
+
+    inputs: csr_matrix
+    truth: np.ndarray
+    goal: Goal
+
+    def fitted(self, penalty: float, words: str) -> tuple[np.ndarray, np.ndarray]:
+        """weight (C, L) and bias (L,)."""
+        return _fitted(self.inputs, self.truth, self.goal, penalty, words)
+
+
+def _best_penalty(work: _Work, held: csr_matrix, truth: np.ndarray) -> float:
+    tried = np.arange(work.truth.shape[1])
+    if work.goal == "labels" and len(tried) > TRIED:
+        by_count = np.argsort(-work.truth.sum(0), kind="stable")
         tried = by_count[np.linspace(0, len(tried) - 1, TRIED).astype(int)]
-    totals = {}
-    for penalty in PENALTIES if goal == "number" else INVERSE_PENALTIES:
-        weight, bias = _fitted(
-            train.inputs, train.truth[:, tried], goal, penalty, f"penalty {penalty:g}"
-        )
-        logits = validation.inputs @ weight + bias
-        totals[penalty] = float(losses(logits, validation.truth[:, tried], goal).mean())
+    some, totals = work._replace(truth=work.truth[:, tried]), {}
+    for penalty in PENALTIES if work.goal == "number" else INVERSE_PENALTIES:
+        weight, bias = some.fitted(penalty, f"penalty {penalty:g}")
+        logits = held @ weight + bias
+        totals[penalty] = float(losses(logits, truth[:, tried], work.goal).mean())
     return min(totals, key=lambda penalty: totals[penalty])
 
 
-def _cross_fitted(train: Rows, goal: Goal, penalty: float, seed: int) -> np.ndarray:
+def _cross_fitted(work: _Work, groups: np.ndarray, penalty: float, seed: int) -> np.ndarray:
     """Logits (n, L) of each text by a model of the other folds; groups are not divided."""
-    names, codes = np.unique(train.groups, return_inverse=True)
+    names, codes = np.unique(groups, return_inverse=True)
     folds = min(FOLDS, len(names))
     fold_of = np.random.default_rng(seed).permutation(len(names))[codes] % folds
-    inputs, base = train.inputs, np.zeros(train.truth.shape, np.float32)
+    base = np.zeros(work.truth.shape, np.float32)
     for fold in range(folds):
         others, held = fold_of != fold, fold_of == fold
-        words = f"fold {fold + 1} of {folds}"
-        weight, bias = _fitted(inputs[others], train.truth[others], goal, penalty, words)
-        base[held] = inputs[held] @ weight + bias
+        part = _Work(cast(csr_matrix, work.inputs[others]), work.truth[others], work.goal)
+        weight, bias = part.fitted(penalty, f"fold {fold + 1} of {folds}")
+        base[held] = work.inputs[held] @ weight + bias
     return base
 
 

@@ -19,7 +19,7 @@ from ...models.text.encoder import StaticEncoder, TextEncoder, build_text_encode
 from ...models.text.label_attention import LabelAttention
 from ...models.text.linear import LinearTexts
 from ...models.text.losses import TextLoss
-from ...models.text.sources import SourcesTexts
+from ...models.text.sources import SourceLinearTexts, SourcesTexts
 from ..engine.mechanisms import mechanism_options
 from .coding import description_texts
 from .encoders import OpenedEncoder, open_encoder
@@ -96,7 +96,7 @@ def build(options: TextOptions, spec: TextSpec) -> nn.Module:
 
 def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
     if options.model == "sparse":
-        return ScaledTexts(empty_linear(spec), spec.outputs)
+        return ScaledTexts(empty_linear(spec, by_source=spec.by_source), spec.outputs)
     assert spec.encoder is not None
     encoder = build_text_encoder(spec.encoder["form"], spec.encoder["options"])
     window = spec.encoder["window"]
@@ -111,7 +111,7 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
             attention_options=mechanism_options(options),
             direction=options.direction,
             dropout=options.dropout,
-            linear=empty_linear(spec),
+            linear=empty_linear(spec, by_source=spec.by_source),
         )
     if options.model == "sources":
         return SourcesTexts(
@@ -123,23 +123,26 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
             heads=options.heads,
             attention=options.attention,
             attention_options=mechanism_options(options),
-            quality=spec.table_width,
+            quality=spec.own_table_width,
             dropout=options.dropout,
             hide_source=HIDE_SOURCE,
-            linear=empty_linear(spec),
+            linear=empty_linear(spec, by_source=spec.by_source),
         )
     described = encoder.width if options.label_texts is not None else None
     head = LabelAttention(encoder.width, spec.outputs, descriptions=described)
     network = AttentionTexts(encoder, head, window=window, dropout=options.dropout)
     if options.model == "hybrid":
         nn.init.zeros_(head.weight)  # it begins as the linear model
-        return HybridTexts(empty_linear(spec), network)
+        return HybridTexts(empty_linear(spec, by_source=spec.by_source), network)
     return network
 
 
-def empty_linear(spec: TextSpec) -> LinearTexts:
-    """A linear model, not fitted."""
-    return LinearTexts(spec.terms, spec.outputs, spec.table_width)
+def empty_linear(spec: TextSpec, *, by_source: bool) -> LinearTexts:
+    """A linear model, not fitted. by_source: whether sources have weights of their own."""
+    sizes = spec.terms, spec.outputs, spec.table_width
+    if by_source:
+        return SourceLinearTexts(*sizes, sources=len(spec.sources))
+    return LinearTexts(*sizes)
 
 
 def set_linear(model: LinearTexts, fitted: LinearFit) -> LinearTexts:
@@ -147,6 +150,11 @@ def set_linear(model: LinearTexts, fitted: LinearFit) -> LinearTexts:
     model.weight = torch.from_numpy(fitted.weight)
     model.table_weight = torch.from_numpy(fitted.table_weight)
     model.bias = torch.from_numpy(fitted.bias)
+    if isinstance(model, SourceLinearTexts):
+        assert fitted.sources is not None
+        deviation, of_table, scale, bias = map(torch.from_numpy, fitted.sources)
+        model.deviation, model.table_deviation = deviation, of_table
+        model.scale, model.source_bias = scale, bias
     return model
 
 
@@ -156,6 +164,8 @@ def load_initial(model: nn.Module, options: TextOptions, spec: TextSpec) -> None
     if isinstance(linear, LinearTexts):
         assert spec.fitted is not None
         set_linear(linear, spec.fitted)
+    if isinstance(model, SourcesTexts) and isinstance(linear, SourceLinearTexts):
+        model.scale.copy_(linear.scale)
     network = model.network if isinstance(model, HybridTexts) else model
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, TextEncoder) or spec.encoder is None:

@@ -41,7 +41,7 @@ class TextOptions(MixingOptions):
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("columns", "label_columns", "table", "goal", "separator", "hierarchy", "least",
                  "validation_share", "test_share"),
-        "counted terms": ("terms", "most_terms"),
+        "counted terms": ("terms", "most_terms", "vectors"),
         "model": ("model", "weights", "tune", "width", "layers", "heads", "dropout", "attention",
                   "attention_options", "ffn", "window", "most_tokens", "label_texts", "queries",
                   "direction", "prototypes"),
@@ -83,6 +83,10 @@ class TextOptions(MixingOptions):
     terms: Literal["auto", "words", "pieces"] = "auto"
     """What is counted: words and pairs of words, or pieces of words as well (3 to 5 characters);
     auto: pieces as well where the texts are short (under 30 words in the middle).
+    """
+    vectors: str = "none"
+    """Frozen encoder whose vector of each text stands beside its counted terms: the names of
+    --weights. With multilingual-e5-small a model of one language labels texts in others, too.
     """
     most_terms: int = 200_000
     """Terms to count at most; those in the most texts are taken."""

@@ -4,7 +4,7 @@ texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,6 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
-from ..engine.training.order import loader, sequential
 from ..engine.training.wrapped import call_method, plain_model
 from ..metrics.labels.decisions import label_decisions, label_reliability
 from . import figures, network

@@ -80,10 +80,7 @@ def _parts_of_file(file: str) -> list[TextItem]:
     count = int(collect(file, frame.select(pl.len())).item())
     return [
         TextItem(
-            file=file,
-            id=f"{Path(file).name}:{start}",
-            start=start,
-            rows=min(PART, count - start),
+            file=file, id=f"{Path(file).name}:{start}", start=start, rows=min(PART, count - start)
         )
         for start in range(0, max(count, 1), PART)
     ]

@@ -7,6 +7,7 @@ Shapes: N texts, L outputs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -61,11 +62,15 @@ class TextRungs(Rungs[TextOptions, TextSpec, TextPart]):
         spec, train, validation = splits.spec, splits.train, splits.validation
         naive = ConstantTexts(spec.outputs)
         naive.logits = _prior(train.truth, spec.goal)
+        if options.model == "sources":  # whose own linear part always has deviations of sources
+            spec = replace(spec, fitted=None)
         fitted = fitted_linear(train, validation, spec, options.seed, folds=False)
 
         def rung(fitted: LinearFit) -> Rung:
-            model = set_linear(empty_linear(spec), fitted)
-            return Rung(fitted.words, model, short="tf-idf with a linear model")
+            by_source = fitted.sources is not None
+            model = set_linear(empty_linear(spec, by_source=by_source), fitted)
+            facts = {"by_source": by_source}
+            return Rung(fitted.words, model, facts, short="tf-idf with a linear model")
 
         def refit() -> Rung:
             return rung(refit_linear(fitted, (train.rows, validation.rows), spec.goal))
@@ -113,7 +118,7 @@ class TextRungs(Rungs[TextOptions, TextSpec, TextPart]):
             return ConstantTexts(spec.outputs)
         if name == "blend":
             return BlendedTexts(models["model"], models["simple"], spec.outputs)
-        return empty_linear(spec)
+        return empty_linear(spec, by_source=bool(facts.get("by_source")))
 
     def scores(
         self,

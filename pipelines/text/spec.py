@@ -9,6 +9,7 @@ from ...data.texts.labels import Goal
 from ...models.text.encoder import EncoderForm
 from ..engine.spec import Spec
 from .linear import LinearFit
+from .vectors import VectorFacts
 
 TERMS, TOKENIZER = "terms.parquet", "tokenizer.json"
 
@@ -24,8 +25,8 @@ class InputFacts(TypedDict):
 
 
 class EncoderFacts(TypedDict):
-    """An encoder of tokens: the name of its weights ("none": from scratch), how it is built, and the
-    most tokens that it takes at once.
+    """An encoder of tokens: the name of its weights ("none": from scratch), how it is built, and
+    the most tokens that it takes at once.
     """
 
     weights: str
@@ -62,7 +63,9 @@ class TextSpec(Spec):
     terms       how many terms are counted
     encoder     the encoder of tokens; none where the model has none
     most_tokens tokens of a text that it reads
+    vectors     frozen vectors of texts that stand behind the table; none where there are none
     files       whether each text of the training was a file of its own
+    by_source   whether sources have weights of their own in the linear part of the model
     fitted      the linear model of the training part, before it is stored
     """
 
@@ -82,7 +85,9 @@ class TextSpec(Spec):
     terms: int
     encoder: EncoderFacts | None
     most_tokens: int
+    vectors: VectorFacts | None
     files: bool
+    by_source: bool = False
     fitted: LinearFit | None = field(default=None, metadata={"saved": False})
 
     @property
@@ -92,7 +97,10 @@ class TextSpec(Spec):
 
     @property
     def table_width(self) -> int:
-        """T: numbers that the further columns give."""
-        return sum(
-            1 if column["kind"] == "number" else len(column["words"]) for column in self.table
-        )
+        """T: numbers that the further columns give, and those of the vectors."""
+        return self.own_table_width + (0 if self.vectors is None else len(self.vectors["centre"]))
+
+    @property
+    def own_table_width(self) -> int:
+        """Numbers that the further columns give."""
+        return sum(len(column["words"]) or 1 for column in self.table)

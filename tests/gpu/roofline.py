@@ -8,7 +8,7 @@ two for each multiplication with its addition. Both are computed from the shapes
 values. Programs and instructions are those of the kernels as launched, compiled for sm_90."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import NamedTuple
 from unittest.mock import patch
 
@@ -18,7 +18,7 @@ from torch._library.custom_ops import OPDEFS
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from headwise.kernels import register
+from headwise.kernels import fused_attention, register
 from headwise.tests.gpu.workloads import WORKLOADS, Numbers, Workload
 from headwise.tests.kernels import compiling
 
@@ -88,15 +88,38 @@ class Forms(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if func.namespace != "headwise":
             return func(*args, **(kwargs or {}))
-        form = OPDEFS[func.name()]._backend_fns.get("cuda")
-        before = len(self.launches)
-        out = form(*args) if form else func(*args)
+        definition, before = OPDEFS[func.name()], len(self.launches)
+        # Those that choose between forms of PyTorch have none of their own for CUDA.
+        usual = definition._init_fn if func.name() in CHOOSING else func
+        form = definition._backend_fns.get("cuda") or usual
+        fused: list[str] = []
+        with calls_noted(fused):
+            out = form(*args)
         grouped = func.name() in GROUPED and takes_grouped_mm(*args[:2])
         if grouped:
             del self.launches[before:]
         taken = "kernel" if len(self.launches) > before else "PyTorch"
+        taken = "fused" if fused else taken
         self.forms.append("grouped_mm" if grouped else taken)
         return out
+
+
+CHOOSING = ("headwise::attention_stats_backward",)
+
+
+@contextmanager
+def calls_noted(names: list[str]) -> Iterator[None]:
+    """Within, calls of PyTorch's fused attention are put into the list."""
+
+    def noted(run):  # type: ignore[no-untyped-def]
+        return lambda *x, **y: (names.append("fused"), run(*x, **y))[1]
+
+    forms = ("attend", "attend_backward")
+    with ExitStack() as patches:
+        for name in forms:
+            run = noted(getattr(fused_attention, name))
+            patches.enter_context(patch.object(fused_attention, name, run))
+        yield
 
 
 GROUPED = ("headwise::grouped_linear", "headwise::grouped_linear_backward")
@@ -112,7 +135,9 @@ def pretended() -> Iterator[list]:
     """A GPU that takes every kernel; the launches that it is asked for."""
     with (
         patch.object(register, "triton_refused", lambda *tensors: ""),
+        patch.object(fused_attention, "device_refused", lambda x: ""),
         patch.object(torch.cuda, "device", lambda device: nullcontext()),
+        patch.object(torch, "autocast", lambda *some, **options: nullcontext()),
         patch.object(torch, "is_autocast_enabled", lambda *device: False),
         compiling.recorded() as recorded,
     ):
@@ -153,6 +178,8 @@ def most(launched: list, work: Work) -> tuple[str, str]:
     text = f"{100 * share:.0f} %" if share < 1 else "any"
     if work.limit == "products" and used != "wgmma":
         text += ", but without wgmma"
+    if work.limit == "products" and not used:
+        return f"PyTorch's products, {len(launched)} kernel{'s' * (len(launched) > 1)}", "any"
     kernels = f"{len(launched)} kernel{'s' * (len(launched) > 1)}, {programs:,} programs"
     return f"{kernels}, {used}".removesuffix(", "), text
 
@@ -178,6 +205,8 @@ def rows() -> Iterator[list[str]]:
             ours, share = most(kernels, work)
             if "grouped_mm" in forms:
                 ours = "`F.grouped_mm`"
+            elif "fused" in forms:
+                ours = "PyTorch's fused attention"
             yield [*figures(workload, name, work), ours, share, workload.rival]
 
 

@@ -1,15 +1,21 @@
 """`make gpu` on a machine without a card: a dry run, and what its verdict is made of."""
 
+import inspect
 import json
+import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from headwise.kernels import KERNELS
-from headwise.tests.gpu import check, modes, roofline, speed, values
+from headwise.pipelines import TASKS
+from headwise.tests.gpu import check, modes, roofline, speed, training, values
 from headwise.tests.gpu.workloads import WORKLOADS
 from headwise.tests.kernels.cases import CASES, Case, Maker, Sizes
 
@@ -47,7 +53,9 @@ def test_a_dry_run_of_everything_is_right(tmp_path: Path) -> None:
     printed, report = dry_run(tmp_path)
     assert "all right" in printed
     assert {row["case"] for row in report["values"]} == {case.__name__ for case in CASES}
-    assert [row["pipeline"] for row in report["pipelines"]] == ["forecast"]
+    (row,) = report["pipelines"]
+    assert row["pipeline"] == "forecast"
+    assert row["loss"] == pytest.approx(row["loss_of_cpu"], rel=training.TOLERANCE)
 
 
 def test_every_operator_is_checked_and_timed() -> None:
@@ -137,6 +145,62 @@ def test_times_show_the_change_to_the_last_report_of_a_card(tmp_path: Path) -> N
     assert f"{100e3 * work.roof:.1f} %" in text[1]
     assert "raised" in text[2]
     assert check.last_report(tmp_path / "none") == {}
+
+
+class OneLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.drop = nn.Linear(3, 2), nn.Dropout(0.9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.drop(self.layer(x)).relu()
+
+
+def trainer_of(loss: Callable[..., torch.Tensor]) -> SimpleNamespace:
+    """As much of a training as is compiled."""
+    torch.manual_seed(1)
+    plain = training.without_dropout(OneLayer())
+    return SimpleNamespace(plain=plain, options=None, pipeline=SimpleNamespace(loss=loss))
+
+
+def test_the_loss_of_a_task_is_compiled_and_compared() -> None:
+    def right(model: nn.Module, batch: torch.Tensor, options: None) -> torch.Tensor:
+        return model(batch).square().mean()
+
+    def wrong(model: nn.Module, batch: torch.Tensor, options: None) -> torch.Tensor:
+        return right(model, batch, options) * (1.01 if torch.compiler.is_compiling() else 1.0)
+
+    batch = torch.randn(4, 3)
+    assert training.compiled_fault(trainer_of(right), batch, training.DRY_BACKEND) == ""
+    fault = training.compiled_fault(trainer_of(wrong), batch, training.DRY_BACKEND)
+    assert fault.startswith("compiled, its loss is")
+
+
+@pytest.mark.parametrize(
+    ("losses", "fault"),
+    [
+        ((1.0, 1.01), ""),
+        ((1.023, 1.0), ""),
+        ((1.03, 1.0), "its loss is 1.03"),
+        ((math.nan, 1.0), "its loss is nan"),
+    ],
+)
+def test_a_step_whose_loss_is_not_that_of_the_cpu_is_noticed(
+    losses: tuple[float, float], fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    upcoming = list(losses)
+
+    def step(*words: str) -> dict:
+        asked.append(words)
+        return {"loss": upcoming.pop(0), "compiled": "", "draws": [1.0, 1.002]}
+
+    monkeypatch.setattr(training, "step", step)
+    (row,) = training.steps("cuda", ("forecast",))
+    assert row["result"].startswith(fault or "right")
+    assert not row["bare"]
+    assert asked == [("forecast", "cuda", "bf16-mixed", "inductor"), ("forecast", "cpu", "32-true")]
+    assert list(inspect.signature(training.steps).parameters["names"].default) == list(TASKS)
 
 
 def test_a_gpu_below_8_0_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

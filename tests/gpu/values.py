@@ -31,6 +31,13 @@ WITH_SCORES = (
     *(cases.partial, cases.third_order, cases.pooled, cases.draws, cases.labels),
 )
 
+# Where another form of an operator runs: a fused call, keys split over programs.
+OTHER_FORMS = {
+    cases.fused_stats: Sizes(2, 2, 70, 70, 64, 64, "keys"),
+    cases.pairs: Sizes(2, 1, 520, 520, 64, 64),
+    cases.ragged: Sizes(1, 2, 5, 4000, 64, 64),
+}
+
 # Whose grids are made of heads of samples, and whose plain forms take them together.
 WITH_HEADS = (
     *(cases.stats, cases.maps, cases.gathered, cases.pairs, cases.windows, cases.third_order),
@@ -82,6 +89,8 @@ def trials(
         yield Trial(case, Sizes(batch=2, tokens=0, keys=3), single)
         if not tiny:
             yield Trial(case, Sizes(129, 1, 8, 8, 64, 64), types[-1])  # enough rows an expert
+            if case in OTHER_FORMS:
+                yield Trial(case, OTHER_FORMS[case], types[-1])
             if case in WITH_HEADS:
                 yield Trial(case, Sizes(MANY, 1, 2, 3, 4, 4), single)
 

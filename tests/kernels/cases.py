@@ -172,6 +172,21 @@ def stats(x: Maker, s: Sizes) -> Call:
     return call
 
 
+def fused_stats(x: Maker, s: Sizes) -> Call:
+    """Read-outs whose gradients a fused call can give."""
+    query = x.query(s.batch, 2 * s.groups, s.tokens, s.width)
+    key, value = (x(s.batch, s.groups, s.keys, width) for width in (s.width, s.values))
+    mask, marks = x.mask(s), x.marks(s.batch, s.keys)
+
+    def call() -> object:
+        about = {"mask": mask, "causal": s.causal}
+        first = attention_stats(query, key, value, **about)
+        rest = attention_stats(query, key, want=("entropy", "key_mass"), keys=marks, **about)
+        return first.output, first.lse, rest.entropy, rest.key_mass
+
+    return call
+
+
 def maps(x: Maker, s: Sizes) -> Call:
     query = x.query(s.batch, 2 * s.groups, s.tokens, s.width)
     key, value = (x(s.batch, 2 * s.groups, s.keys, width) for width in (s.width, s.values))
@@ -371,8 +386,9 @@ def warping(x: Maker, s: Sizes) -> Call:
 
 
 CASES: tuple[Case, ...] = (
-    *(stats, maps, gathered, pairs, third_order, windows, signed_root, ragged, partial, moments),
-    *(differential, pooled, draws, gelu, gates, star, choice, experts, warping, labels),
+    *(stats, fused_stats, maps, gathered, pairs, third_order, windows, signed_root, ragged),
+    *(partial, moments, differential, pooled, draws, gelu, gates, star, choice, experts, warping),
+    labels,
 )
 
 

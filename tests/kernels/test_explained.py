@@ -98,8 +98,8 @@ REFUSED = (
     (pair_attention, (heads(8, HALF), heads(257, HALF)), "heads wider than 256 in bfloat16"),
     (ragged_attention, (heads(64), heads(64)), ""),
     (ragged_attention, (heads(65), heads(8)), "heads wider than 64 in float32"),
-    (signed_root_attention, (heads(4)[0],), ""),
-    (signed_root_attention, (heads(9)[0],), "4 queries, fewer than their width of 9"),
+    (signed_root_attention, [heads(4)[0]] * 3, ""),
+    (signed_root_attention, [heads(9)[0]] * 3, "4 queries, fewer than their width of 9"),
     (neighbourhood, (heads(128, HALF),), ""),
     (neighbourhood, (heads(129, HALF),), "heads wider than 128 in bfloat16"),
 )
@@ -110,7 +110,9 @@ def test_what_does_not_fit_is_refused_in_words_on_a_gpu(
     module, arguments: tuple, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused_nowhere(monkeypatch)
-    refused = module.forms(*arguments)[0].refused
+    refused = next(
+        form.refused for form in module.forms(*arguments) if form.name.startswith("Triton")
+    )
     assert refused.startswith(expected)
     assert module.fits(*arguments) == (refused == "") == (expected == "")
 
@@ -127,6 +129,29 @@ def test_maps_have_the_limits_of_read_outs_and_name_the_output_of_a_gradient(
     assert "the output, Triton" in attention_maps.forms(narrow, narrow, narrow)[0].name
     with torch.no_grad():
         assert "the output, Triton" not in attention_maps.forms(narrow, narrow, narrow)[0].name
+
+
+@pytest.mark.parametrize(
+    ("tokens", "width", "dtype", "taken"),
+    [
+        (1024, 512, HALF, "PyTorch's products"),
+        (16, 512, HALF, "PyTorch's products"),
+        (4096, 64, torch.float32, "PyTorch's products"),
+        (4097, 64, torch.float32, "Triton kernel"),
+        (1024, 63, HALF, "Triton kernel"),
+        (1024, 512, torch.float16, "Triton kernel"),
+        (16, 512, torch.float16, "PyTorch calls"),
+        (16, 512, torch.float64, "PyTorch calls"),
+    ],
+)
+def test_maps_of_signed_roots_are_formed_in_memory_while_they_fit_the_cache(
+    tokens: int, width: int, dtype: torch.dtype, taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused_nowhere(monkeypatch)
+    some = torch.empty(1, tokens, width, dtype=dtype, device="meta")
+    names = [form.name for form in signed_root_attention.forms(some) if not form.refused]
+    assert names[0].startswith(taken)
+    assert signed_root_attention.fits(some, some, some) == (taken != "PyTorch calls")
 
 
 def test_two_fused_calls_need_a_cpu_and_values_as_wide_as_queries() -> None:

@@ -96,7 +96,7 @@ MUTANTS = [
     Mutant(
         "summary-by-place",
         "pipelines",
-        "pipelines/text/summaries.py",
+        "pipelines/text/verbs/summaries.py",
         "key=lambda s: (s.text, texts[s.article], s.start)",
         "key=lambda s: 0",
         SUMMARISE,
@@ -104,7 +104,7 @@ MUTANTS = [
     Mutant(
         "summary-sees-answers",
         "pipelines",
-        "pipelines/text/summaries.py",
+        "pipelines/text/verbs/summaries.py",
         "choice = _chosen(candidates, text_vectors(texts, vectors_of), story, options)",
         "told = [a for q in story.questions for a in q.answers]\n"
         "    all_vectors = text_vectors([*texts, *told], vectors_of)[: len(texts)]\n"

@@ -155,4 +155,58 @@ MUTANTS = [
         "if capability > LEAST_CAPABILITY:",
         ("pipelines/engine/test_doctor.py",),
     ),
+    Mutant(
+        "delta-of-a-fused-call",
+        "kernels",
+        "kernels/attention_stats/fused.py",
+        "delta -= grad_entropy * (known - entropy)",
+        "delta -= grad_entropy * known",
+        ("kernels/attention_stats/test_fused.py", "-k", "alone"),
+    ),
+    Mutant(
+        "hidden-keys-of-a-fused-call",
+        "kernels",
+        "kernels/fused_attention.py",
+        "torch.cat([key.masked_fill(~shown, 0.0), marks], -1),",
+        "torch.cat([key, marks], -1),",
+        ("kernels/attention_stats/test_fused.py", "-k", "hidden"),
+    ),
+    Mutant(
+        "few-tokens-in-two-calls",
+        "kernels",
+        "kernels/pair_attention/__init__.py",
+        "LEAST_TOKENS, LEAST_TOKENS_BACKWARD = 512, 128",
+        "LEAST_TOKENS, LEAST_TOKENS_BACKWARD = 1, 1",
+        ("kernels/pair_attention/test_fused.py", "-k", "many_tokens"),
+    ),
+    Mutant(
+        "torn-splits",
+        "kernels",
+        "kernels/ragged_attention/triton.py",
+        "first = tl.minimum(split * size, count)",
+        "first = split * size",
+        (
+            "kernels/test_triton.py::test_in_the_interpreter_kernels_equal_the_plain_form"
+            "[ragged_attention/interpreted.py]",
+        ),
+    ),
+    Mutant(
+        "slope-of-roots-in-memory",
+        "kernels",
+        "kernels/signed_root_attention/triton.py",
+        "tl.store(slopes + at, 0.5 * t / root, mask=inside)",
+        "tl.store(slopes + at, t / root, mask=inside)",
+        (
+            "kernels/test_triton.py::test_in_the_interpreter_kernels_equal_the_plain_form"
+            "[signed_root_attention/interpreted.py]",
+        ),
+    ),
+    Mutant(
+        "loss-of-another-device",
+        "kernels",
+        "tests/gpu/training.py",
+        "near = math.isfinite(some) and abs(some - right) <=",
+        "near = abs(some - right) >= 0 or abs(some - right) <=",
+        ("gpu/test_check.py", "-k", "of_the_cpu"),
+    ),
 ]

@@ -121,7 +121,7 @@ def json_lines(
     explained: ExplainedText, spec: TextSpec, threshold: np.ndarray | None
 ) -> Iterator[dict[str, JsonValue]]:
     """An object for each label of a text; `logit` (or `prediction`) is the sum of the contributions
-    of `words`, of `table`, `symbols` and `bias` and, where it is not exact, of `network`.
+    of `words`, of `table`, `symbols` and `bias` and, where there are such, `vector` and `network`.
     """
     for place, label in enumerate(explained.labels.tolist()):
         row: dict[str, JsonValue] = {
@@ -145,6 +145,8 @@ def json_lines(
             "table": float(explained.table[place]),
             "symbols": float(explained.symbols[place]),
         }
+        if spec.vectors is not None:
+            row["vector"] = float(explained.vector[place])
         if not explained.exact:
             row["network"] = float(explained.network[place])
         row["words"] = _word_facts(explained, place)
@@ -303,7 +305,12 @@ def _strongest(explained: ExplainedText, place: int) -> list[str]:
         return [f"attends to {', '.join(best) or 'no word'}"]
     worst = [word.words(sign) for word in words[: -TOP - 1 : -1] if word.value < 0]
     lines = [f"for: {', '.join(best) or 'no word'}", f"against: {', '.join(worst) or 'no word'}"]
-    further = {"network": explained.network, "table": explained.table, "symbols": explained.symbols}
+    further = {
+        "network": explained.network,
+        "vector of the text": explained.vector,
+        "table": explained.table,
+        "symbols": explained.symbols,
+    }
     for name, value in further.items():
         if value[place]:
             lines.append(f"{name} {value[place]:+.2f}")

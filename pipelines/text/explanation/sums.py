@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ....base.errors import InputError, nearest, shown
 from ....data.texts.table import TextTable, with_rows
-from ....models.text.attention import Contributions, of_labels, scaled
+from ....models.text.attention import Contributions, scaled
 from ....models.text.contributions import attended_tokens, divided_part, is_sum, text_contributions
+from ....models.text.linear import of_labels
 from ...engine.pipeline import Calibration
 from ..coding import CodedTexts, TextCoder, inputs_of
 from ..probabilities import Told, tell
@@ -32,13 +33,14 @@ PART = 64  # texts that are coded at once
 class ExplainedText:
     """One text and what makes up the logits of some of its labels.
 
-    id: "" where it has none; row: from 0; spans: int64 (W, 2), characters of its
-    words; labels: (K,), places of the labels that are explained, the most probable first; words:
-    float64 (W, K), what each word adds to the calibrated logit; table, symbols, bias: (K,), what
-    the columns beside the text add, the tokens that stand for no characters, and what is the same
-    for all texts; network: (K,), what a model that is no sum adds besides, 0 where exact; logits:
-    (K,), as the model gives them; probability, given, possible: (L,), of all labels; stretches: the
-    windows of a long text; attention: (W,), to each word, of such a model; None where it has none;
+    id: "" where it has none; row: from 0; spans: int64 (W, 2), characters of its words; labels:
+    (K,), places of the labels that are explained, the most probable first; words: float64 (W, K),
+    what each word adds to the calibrated logit; table, symbols, bias: (K,), what the columns beside
+    the text add, the tokens that stand for no characters, and what is the same for all texts of a
+    source; vector: (K,), what the frozen vector of the text adds as a whole; network: (K,), what a
+    model that is no sum adds besides, 0 where exact; logits: (K,), as the model gives them;
+    probability, given, possible: (L,), of all labels; stretches: the windows of a long text;
+    attention: (W,), to each word, of a model that is no sum; None where it has none;
     is_divided: whether there are words with contributions.
     """
 
@@ -51,6 +53,7 @@ class ExplainedText:
     table: np.ndarray
     symbols: np.ndarray
     bias: np.ndarray
+    vector: np.ndarray
     network: np.ndarray
     logits: np.ndarray
     probability: np.ndarray
@@ -71,8 +74,8 @@ class ExplainedText:
         """The largest difference between a logit and the sum of its parts."""
         if not len(self.labels):
             return 0.0
-        total = self.words.sum(0) + self.table + self.symbols + self.bias + self.network
-        return float(np.abs(total - self.logits).max())
+        rest = self.table + self.symbols + self.bias + self.vector + self.network
+        return float(np.abs(self.words.sum(0) + rest - self.logits).max())
 
     def shades(self, place: int) -> np.ndarray:
         """(W,), by what words are shaded: what they add to a label, or the attention to them."""
@@ -194,6 +197,7 @@ class Explainer:
             table=parts.table,
             symbols=parts.symbols,
             bias=parts.bias,
+            vector=parts.vector,
             network=rest,
             logits=logits[0, labels],
             probability=told.probability[0],
@@ -222,33 +226,45 @@ class Explainer:
         """What makes up the calibrated logits (K,), some labels at a time where they are many."""
         if self.divided is None:
             words = np.zeros((len(shared.spans), len(labels)))
-            return _Parts(words, *[np.zeros(len(labels))] * 3)
+            return _Parts(words, *[np.zeros(len(labels))] * 4)
         step = max(1, NUMBERS // max(1, len(shared.alone)))
         blocks = []
         for first in range(0, max(1, len(labels)), step):
             some = torch.from_numpy(labels[first : first + step]).to(self.device)
-            parts = scaled(
-                text_contributions(self.divided, inputs, some),
-                of_labels(self.factor, some),
-                of_labels(self.shift, some),
-            )
-            blocks.append(_shared(parts, shared, tokens))
+            parts = self._scaled(inputs, some)
+            block = _shared(parts, shared, tokens)
+            if self.spec.vectors is not None:
+                # The vector stands behind the table; what is lost without it is what it adds.
+                *others, table, source = inputs
+                table = table.clone()
+                table[:, self.spec.own_table_width :] = 0
+                alone = self._scaled((*others, table, source), some).table[0].double()
+                alone = alone.cpu().numpy()
+                block = block._replace(table=alone, vector=block.table - alone)
+            blocks.append(block)
         last = [np.concatenate(values, -1) for values in zip(*blocks, strict=True)]
         return _Parts(*last)
 
+    def _scaled(self, inputs: Sequence[Tensor], labels: Tensor) -> Contributions:
+        """Contributions to calibrated logits."""
+        assert self.divided is not None
+        parts = text_contributions(self.divided, inputs, labels)
+        return scaled(parts, of_labels(self.factor, labels), of_labels(self.shift, labels))
+
 
 class _Parts(NamedTuple):
-    """words: (W, K); table, symbols, bias: (K,), as of `ExplainedText`."""
+    """words: (W, K); table, symbols, bias, vector: (K,), as of `ExplainedText`."""
 
     words: np.ndarray
     table: np.ndarray
     symbols: np.ndarray
     bias: np.ndarray
+    vector: np.ndarray
 
     @property
     def total(self) -> np.ndarray:
         """Their sum, (K,)."""
-        return self.words.sum(0) + self.table + self.symbols + self.bias
+        return self.words.sum(0) + self.table + self.symbols + self.bias + self.vector
 
 
 def _shared(parts: Contributions, shared: WordShares, tokens: int) -> _Parts:
@@ -259,7 +275,7 @@ def _shared(parts: Contributions, shared: WordShares, tokens: int) -> _Parts:
     of_no_word = by_place[shared.alone].sum(0)
     table, bias = parts.table[0], parts.bias.expand_as(parts.table)[0]
     of_table, of_all = (values.double().cpu().numpy() for values in (table, bias))
-    return _Parts(shared.shares @ by_place, of_table, of_no_word, of_all)
+    return _Parts(shared.shares @ by_place, of_table, of_no_word, of_all, np.zeros(len(of_all)))
 
 
 def told_of(logits: np.ndarray, calibration: Calibration, spec: TextSpec) -> Told:

@@ -24,8 +24,8 @@ from ...engine.runs.report import markdown, write_page
 from ...engine.runs.run_directory import ACCOUNT
 from ...metrics import judging
 from ...metrics.judging import Agreement, Estimate, JudgedPairs
-from ..verb_options_judge import JudgeOptions, check_judge
 from .judge_words import judges_figure, verdict
+from .options_judge import JudgeOptions, check_judge
 
 if TYPE_CHECKING:
     from ..pipeline import TextPipeline

@@ -21,8 +21,8 @@ from ...engine.command_line.terminal import Progressbar, say
 from ...engine.inference.output import refuse_input_as_output, stamp_file, writer_of
 from ...metrics.answer_coverage import CoverageRow, coverage
 from ...metrics.selection import VectorsOf
-from ..summaries import Summary, read_scores, read_summaries, summarised
-from ..verb_options_judge import SummariseOptions, check_judge
+from .options_judge import SummariseOptions, check_judge
+from .summaries import Summary, read_scores, read_summaries, summarised
 
 if TYPE_CHECKING:
     from ..pipeline import TextPipeline

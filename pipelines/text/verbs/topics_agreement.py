@@ -18,11 +18,11 @@ from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...figures.style import save_png
 from ...metrics.agreement import Score
-from ..topic_figures import scores_figure
-from ..topic_pages import as_json, results_folder, terminal_table, with_interval, write_summary
-from ..topic_raters import RatedKind, machine_scores, merged_name, rate_kind, size_correlation
-from ..verb_options_topics import CORPUS, NO_VECTORS, TopicAgreementOptions, check_topics
-from ..word_vectors import WordVectors, open_vectors
+from ..topics.figures import scores_figure
+from ..topics.pages import as_json, results_folder, terminal_table, with_interval, write_summary
+from ..topics.raters import RatedKind, machine_scores, merged_name, rate_kind, size_correlation
+from ..topics.word_vectors import WordVectors, open_vectors
+from .options_topics import CORPUS, NO_VECTORS, TopicAgreementOptions, check_topics
 
 SCORES, MODELS, ANNOTATORS, PICTURE = "scores.json", "models.csv", "annotators.csv", "models.png"
 EXPLAINED = (

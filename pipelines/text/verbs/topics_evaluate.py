@@ -18,11 +18,11 @@ from ....data.texts.topics import Topic, read_topics
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...figures.style import save_png
-from ..topic_figures import scores_figure
-from ..topic_pages import as_json, results_folder, terminal_table, with_interval, write_summary
-from ..topic_scores import TopicScores, corpus_terms, score_topics
-from ..verb_options_topics import CORPUS, TopicEvaluateOptions, check_topics
-from ..word_vectors import WordVectors, open_vectors
+from ..topics.figures import scores_figure
+from ..topics.pages import as_json, results_folder, terminal_table, with_interval, write_summary
+from ..topics.scores import TopicScores, corpus_terms, score_topics
+from ..topics.word_vectors import WordVectors, open_vectors
+from .options_topics import CORPUS, TopicEvaluateOptions, check_topics
 
 SCORES, BY_TOPIC, PICTURE = "scores.json", "by_topic.csv", "scores.png"
 CHANCE = {"intrusion_accuracy": 0.2, "mixing_auc": 0.5}

@@ -20,8 +20,8 @@ from ....data.texts.topics import Topic
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...figures.style import save_png
-from ..topic_figures import topics_figure
-from ..topic_models import (
+from ..topics.figures import topics_figure
+from ..topics.models import (
     FittedTopics,
     count_terms,
     fit_kmeans,
@@ -29,10 +29,10 @@ from ..topic_models import (
     stop_words_of,
     topic_sizes,
 )
-from ..topic_pages import results_folder, terminal_table, with_interval, write_summary
-from ..topic_scores import TopicScores, corpus_terms, score_topics
-from ..verb_options_topics import CORPUS, TopicFitOptions, check_topics
-from ..word_vectors import open_vectors
+from ..topics.pages import results_folder, terminal_table, with_interval, write_summary
+from ..topics.scores import TopicScores, corpus_terms, score_topics
+from ..topics.word_vectors import open_vectors
+from .options_topics import CORPUS, TopicFitOptions, check_topics
 
 TOPICS, DOCUMENTS, PICTURE = "topics.json", "documents.parquet", "topics.png"
 EXCERPT = 160  # letters of a text in the table of texts

@@ -29,10 +29,10 @@ from ....data.texts.topics import read_topics
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
 from ...engine.inference.output import WRITERS
-from ..topic_pages import ACCOUNT, results_folder, terminal_table
-from ..topic_scores import similarity_of
-from ..verb_options_topics import TopicTaskOptions, check_topics
-from ..word_vectors import open_vectors
+from ..topics.pages import ACCOUNT, results_folder, terminal_table
+from ..topics.scores import similarity_of
+from ..topics.word_vectors import open_vectors
+from .options_topics import TopicTaskOptions, check_topics
 from .topics_evaluate import read_models
 
 KEY, SHEETS, INSTRUCTIONS = "key.csv", "sheets", "instructions.md"

@@ -58,6 +58,17 @@ if __name__ == "__main__":
     case("no keys", [0, 0], 2, 2, 4, 4)
     case("no samples", [], 2, 2, 4, 4, spare=2)
     draw = random.Random(1)
+    # Keys of a sample are split: even and odd shares, splits without keys, samples without any.
+    gpu.LEAST_KEYS = 8
+    gpu.PROGRAMS = 24
+    laid_out()
+    case("split, short, long and empty", [100, 0, 3, 33], 5, 2, 16, 16)
+    case("split, many queries", [150, 70], 75, 2, 16, 12)
+    case("split, wide values", [90, 50], 3, 1, 8, 130)
+    case("split, half", [200], 5, 2, 32, 16, dtype=torch.float16, spare=3)
+    case("split, no keys", [0, 0, 0], 2, 2, 4, 4, spare=200)
+    gpu.PROGRAMS = 200
+    case("split, more splits than tiles", [400], 1, 1, 16, 16)
     for number in range(3):
         lengths = [draw.randint(0, 40) for _ in range(4)]
         sizes = (draw.randint(1, most) for most in (20, 3, 40, 40))

@@ -22,11 +22,14 @@ def case(name, batch, queries, keys, width, value_width, dtype=torch.float32, ep
     grad = (torch.randn(batch, value_width, queries) * value_width**-0.25).to(dtype).transpose(1, 2)
     key, value = ((torch.randn(batch, keys, e) * e**-0.25).to(dtype) for e in (width, value_width))
     single = dtype == torch.float32
-    expected, got = cpu.forward(query, key, value, eps), gpu.forward(query, key, value, eps)
-    compare(name, [got], [expected], 5e-5 if single else 2e-2)
     inputs = grad, query, key, value, eps
-    compare(name, gpu.backward(*inputs), cpu.backward(*inputs), 1e-3 if single else 6e-2)
-    print("ok", name)
+    for form in ("tiles", "maps") if single else ("tiles",):
+        gpu.maps_refused = lambda *_, form=form: "" if form == "maps" else "not asked for"
+        expected, got = cpu.forward(*inputs[1:]), gpu.forward(*inputs[1:])
+        compare(f"{name}, {form}", [got], [expected], 5e-5 if single else 2e-2)
+        tolerance = 1e-3 if single else 6e-2
+        compare(f"{name}, {form}", gpu.backward(*inputs), cpu.backward(*inputs), tolerance)
+        print("ok", name, form)
 
 
 def laid_out():
@@ -39,6 +42,9 @@ def laid_out():
 if __name__ == "__main__":
     poison()
     laid_out()
+    gpu.maps_refused = lambda *_: ""
+    laid_out()
+    gpu.MAP_NUMBERS = 37 * 21 * 2  # one call for two samples, one for the last
     case("square", 2, 64, 64, 16, 16)
     case("odd, values twice as wide", 3, 37, 21, 19, 38)
     case("several slices", 1, 40, 70, 130, 200)

@@ -103,7 +103,7 @@ def test_verb_and_task_in_the_wrong_order_are_put_right(headwise) -> None:
 def test_every_option_misspelt_by_one_letter_is_met_with_its_name():
     met = tried = 0
     for key, names in surface().items():
-        task, verb = key.split()
+        task, verb = key.split(maxsplit=1)
         for name in names:
             for spot in range(len(name)):
                 wrong = name[:spot] + name[spot + 1 :]

@@ -250,6 +250,28 @@ def test_a_model_that_says_nothing_of_words_is_refused(loaded):
         explainer_of(loaded, model)
 
 
+def test_the_vector_of_a_text_is_told_from_its_table(loaded, monkeypatch):
+    facts = {"weights": "none", "centre": [0.0, 0.0, 0.0], "distance": 1.0}
+    spec = replace(loaded.spec, vectors=facts)
+    vectors = np.array([[1.0, -2.0, 0.5]], np.float32)
+    monkeypatch.setattr("headwise.pipelines.text.coding.vector_rows", lambda *_: vectors)
+    old = loaded.ladder.models["simple"]
+    model = LinearTexts(spec.terms, spec.outputs, spec.table_width)
+    model.weight, model.bias = old.weight, old.bias
+    behind = torch.randn(3, spec.outputs)
+    model.table_weight = torch.cat([old.table_weight, behind])
+    labels, table = everything(spec), table_of([HOSTILE[0]])
+    coder = replace(coder_of(loaded.spec), spec=spec)
+    explainer = Explainer(model, coder, loaded.calibration, loaded.device)
+    explained = next(explainer.texts(table, labels, 1))
+    plain = next(explainer_of(loaded, old).texts(table, labels, 1))
+    expected = loaded.calibration["slope"].numpy() * (vectors @ behind.numpy())[0]
+    np.testing.assert_allclose(explained.vector, expected, atol=1e-6)
+    np.testing.assert_allclose(explained.table, plain.table, atol=1e-6)
+    assert (plain.vector == 0).all()
+    assert explained.error < 1e-6
+
+
 def test_linear_models_of_sources_sum_by_the_source_of_each_text():
     torch.manual_seed(0)
     model = SourceLinearTexts(7, 3, 2, sources=2)

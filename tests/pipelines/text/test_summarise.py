@@ -9,7 +9,7 @@ import pytest
 from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.pipelines.engine.command_line import main
-from headwise.pipelines.text.verb_options_judge import SummariseOptions
+from headwise.pipelines.text.verbs.options_judge import SummariseOptions
 from headwise.pipelines.text.verbs.summarise import summarise_with
 
 SAID = {

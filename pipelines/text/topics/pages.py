@@ -16,16 +16,16 @@ from pathlib import Path
 
 import polars as pl
 
-from ...base.account import Account
-from ...base.errors import InputError
-from ...base.files import held, write_text
-from ...base.own_files import ASIDE
-from ..engine.accounts import publish
-from ..engine.command_line.where import columns
-from ..engine.inference.output import refuse_input_as_output
-from ..engine.runs.report import markdown
-from ..figures.classifier import interval_text
-from ..metrics.agreement import Score
+from ....base.account import Account
+from ....base.errors import InputError
+from ....base.files import held, write_text
+from ....base.own_files import ASIDE
+from ...engine.accounts import publish
+from ...engine.command_line.where import columns
+from ...engine.inference.output import refuse_input_as_output
+from ...engine.runs.report import markdown
+from ...figures.classifier import interval_text
+from ...metrics.agreement import Score
 
 ACCOUNT, MARKDOWN, PAGE = "account.json", "summary.md", "summary.html"
 _STYLE = (

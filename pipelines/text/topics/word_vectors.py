@@ -16,12 +16,12 @@ import numpy as np
 from scipy import sparse
 from sklearn.utils.extmath import randomized_svd
 
-from ...base.errors import InputError, fail, reason
-from ...data.formats.tables import check_file
-from ...data.texts.terms import terms_of
-from ..engine.command_line.terminal import Progressbar
-from ..metrics.topics import WINDOW, count_pairs
-from .verb_options_topics import CORPUS, ENCODERS
+from ....base.errors import InputError, fail, reason
+from ....data.formats.tables import check_file
+from ....data.texts.terms import terms_of
+from ...engine.command_line.terminal import Progressbar
+from ...metrics.topics import WINDOW, count_pairs
+from ..verbs.options_topics import CORPUS, ENCODERS
 
 MOST_TERMS = 10_000  # that get vectors from a corpus, the most frequent ones
 LEAST_TEXTS = 3  # that a term must be in for that
@@ -88,8 +88,8 @@ def encoder_vectors(name: str) -> WordVectors:
     """
     import torch
 
-    from ...data.texts.tokens import batch_of
-    from .encoders import open_encoder
+    from ....data.texts.tokens import batch_of
+    from ..encoders import open_encoder
 
     opened = open_encoder(name)
     encoder = opened.encoder.eval()

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..figures.style import BLUE, GREY, LIGHT, MEDIUM, ROW, SMALL, WIDE, styled_figure
-from ..metrics.agreement import Score
+from ...figures.style import BLUE, GREY, LIGHT, MEDIUM, ROW, SMALL, WIDE, styled_figure
+from ...metrics.agreement import Score
 
 MOST_SHOWN = 24  # topics of a picture
 COLUMNS = 4

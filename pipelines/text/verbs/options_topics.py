@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...base.errors import InputError
-from ..engine.command_line.checks import check_least
+from ....base.errors import InputError
+from ...engine.command_line.checks import check_least
 
 CORPUS, NO_VECTORS = "corpus", "none"
 ENCODERS = ("all-minilm-l6-v2", "wordllama-256", "multilingual-e5-small")

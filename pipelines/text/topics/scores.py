@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...base.account import note
-from ...data.texts.terms import Vocabulary, document_counts, terms_of
-from ...data.texts.topic_tasks import SINGLE, WordTask, intrusion_tasks, mixing_tasks
-from ...data.texts.topics import Topic
-from ..engine.command_line.terminal import Progressbar
-from ..metrics.agreement import Score
-from ..metrics.bootstrap import bootstrap_intervals, interval_of_mean
-from ..metrics.classification import weighted_auc
-from ..metrics.topics import (
+from ....base.account import note
+from ....data.texts.terms import Vocabulary, document_counts, terms_of
+from ....data.texts.topic_tasks import SINGLE, WordTask, intrusion_tasks, mixing_tasks
+from ....data.texts.topics import Topic
+from ...engine.command_line.terminal import Progressbar
+from ...metrics.agreement import Score
+from ...metrics.bootstrap import bootstrap_intervals, interval_of_mean
+from ...metrics.classification import weighted_auc
+from ...metrics.topics import (
     EPSILON,
     WINDOW,
     between_minus_within,

@@ -13,15 +13,15 @@ from functools import partial
 import numpy as np
 import polars as pl
 
-from ...base.account import note
-from ...base.errors import InputError, fail
-from ...data.columns import find_columns
-from ...data.formats.tables import collect, numbers, scan_table
-from ...data.texts.sentences import sentences_of, split_sentences
-from ...data.texts.stories import SYNONYMS, Article, Question, Story
-from ..metrics import selection
-from ..metrics.answer_coverage import consolidate, nearest_by_group
-from ..metrics.selection import (
+from ....base.account import note
+from ....base.errors import InputError, fail
+from ....data.columns import find_columns
+from ....data.formats.tables import collect, numbers, scan_table
+from ....data.texts.sentences import sentences_of, split_sentences
+from ....data.texts.stories import SYNONYMS, Article, Question, Story
+from ...metrics import selection
+from ...metrics.answer_coverage import consolidate, nearest_by_group
+from ...metrics.selection import (
     Choice,
     TextVectors,
     VectorsOf,
@@ -30,7 +30,7 @@ from ..metrics.selection import (
     within_budget,
     words_of,
 )
-from .verb_options_judge import SummariseOptions
+from .options_judge import SummariseOptions
 
 MOST_SENTENCES = 4000  # of a story: their similarities are all in memory
 SHORT, LONG = 4, 80  # words of a sentence that may stand in a summary

@@ -15,9 +15,9 @@ from sklearn.decomposition import NMF, TruncatedSVD
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfTransformer
 from sklearn.preprocessing import normalize
 
-from ...base.account import note
-from ...base.errors import InputError
-from ...data.texts.terms import document_counts
+from ....base.account import note
+from ....base.errors import InputError
+from ....data.texts.terms import document_counts
 from .word_vectors import WordVectors
 
 STORED_WORDS = 50  # of each topic

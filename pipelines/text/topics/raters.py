@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
-from ...base.account import note
-from ...data.texts.topic_answers import RatedTask, Ratings
-from ...data.texts.topic_tasks import MIXED, SINGLE, WordTask
-from ..metrics.agreement import Score, agreement_scores, detection_scores, pair_kappas
-from ..metrics.bootstrap import interval_of_mean
-from .topic_scores import NOTHING, auc_score, likeness_of, pick_intruders
+from ....base.account import note
+from ....data.texts.topic_answers import RatedTask, Ratings
+from ....data.texts.topic_tasks import MIXED, SINGLE, WordTask
+from ...metrics.agreement import Score, agreement_scores, detection_scores, pair_kappas
+from ...metrics.bootstrap import interval_of_mean
+from .scores import NOTHING, auc_score, likeness_of, pick_intruders
 from .word_vectors import WordVectors
 
 _SIZE = re.compile(r"[_-]\d+$")

@@ -1,0 +1,1 @@
+"""Topics of texts: found, scored, and rated by people and machines."""
