@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIZE, LINE, MARGIN = 9, 15.0, 8.0  # of text in figures, points
+ROUNDED = 1.05  # letters are drawn on whole pixels, mostly wider
 NAMED = 8  # labels that a figure names
 
 
@@ -140,7 +141,8 @@ def _width(text: str) -> float:
     """Of a text, points; matplotlib leaves out spaces at the ends."""
     if text == " ":
         return _width("a a") - 2 * _width("a")
-    return text_to_path.get_text_width_height_descent(text, FontProperties(size=SIZE), False)[0]
+    size = text_to_path.get_text_width_height_descent(text, FontProperties(size=SIZE), False)[0]
+    return ROUNDED * size
 
 
 def _draw_word(axes: Axes, word: _Word, y: float) -> None:

@@ -179,13 +179,23 @@ def _summary(
         falls=falls[:, 0],
         random_falls=random_falls,
         share=float(more.mean()),
-        interval=interval_of_mean(more, groups),
+        interval=share_interval(more, groups),
         of_draws=float((falls[:, :1] > falls[:, 1:]).mean()),
         overlap=float(means[0]),
         by_chance=float(means[1]),
         correlation=float(means[2]),
         error=error,
     )
+
+
+def share_interval(cases: np.ndarray, groups: np.ndarray) -> Interval:
+    """95 % interval of the share of cases (P,) of 0 and 1. Where all are equal, in which case no
+    draw differs, that of Clopper and Pearson (1934) over as many cases as there are groups.
+    """
+    if len(np.unique(cases)) > 1:
+        return interval_of_mean(cases, groups)
+    end = float(0.025 ** (1 / len(np.unique(groups))))
+    return (end, 1.0) if cases[0] else (0.0, 1 - end)
 
 
 def _prepared(

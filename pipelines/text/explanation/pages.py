@@ -23,6 +23,7 @@ MOST_LABELS = 12  # of a text on the page
 TOP = 5  # words for and against that are named
 FAINT = 0.03  # share of the strongest word below which a word is not shaded
 BOLD = 0.5
+NOTHING = 0.005  # what two decimals show as 0
 REPLACED = "\ufffd"  # what stands for characters that a page cannot hold
 
 
@@ -300,10 +301,10 @@ def _percent(chance: float) -> str:
 def _strongest(explained: ExplainedText, place: int) -> list[str]:
     """Words for and against, then what is no word."""
     words, sign = by_word(explained, place), "+" if explained.is_divided else ""
-    best = [word.words(sign) for word in words[:TOP] if word.value > 0]
+    best = [word.words(sign) for word in words[:TOP] if word.value >= NOTHING]
     if not explained.is_divided:
         return [f"attends to {', '.join(best) or 'no word'}"]
-    worst = [word.words(sign) for word in words[: -TOP - 1 : -1] if word.value < 0]
+    worst = [word.words(sign) for word in words[: -TOP - 1 : -1] if word.value <= -NOTHING]
     lines = [f"for: {', '.join(best) or 'no word'}", f"against: {', '.join(worst) or 'no word'}"]
     further = {
         "network": explained.network,
@@ -312,7 +313,7 @@ def _strongest(explained: ExplainedText, place: int) -> list[str]:
         "symbols": explained.symbols,
     }
     for name, value in further.items():
-        if value[place]:
+        if abs(value[place]) >= NOTHING:
             lines.append(f"{name} {value[place]:+.2f}")
     return [*lines, f"bias {explained.bias[place]:+.2f}"]
 

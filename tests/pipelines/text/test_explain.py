@@ -525,6 +525,16 @@ def test_check_finds_that_top_words_matter_and_that_false_ones_do_not(run, tmp_p
     assert false.check.pairs == checked.pairs
 
 
+def test_the_interval_of_a_share_is_not_empty_where_all_cases_are_alike():
+    # The rule of three, two-sided: 0.025 ** (1 / 100).
+    low, high = check.share_interval(np.ones(200), np.repeat(np.arange(100), 2))
+    assert (low, high) == (pytest.approx(0.96378, abs=1e-5), 1.0)
+    low, high = check.share_interval(np.zeros(100), np.arange(100))
+    assert (low, high) == (0.0, pytest.approx(1 - 0.96378, abs=1e-5))
+    low, high = check.share_interval(np.repeat([0.0, 1.0], 50), np.arange(100))
+    assert low < 0.5 < high
+
+
 def test_the_report_of_a_training_begins_with_explained_texts(run):
     assert (run / "figures" / "explained.png").stat().st_size > 3000
     page = (run / "report.html").read_text()
