@@ -101,14 +101,24 @@ class Rows(NamedTuple):
         )
 
 
-def best_linear(train: Rows, validation: Rows, goal: Goal, *, seed: int, folds: bool) -> LinearFit:
+def best_linear(
+    train: Rows,
+    validation: Rows,
+    goal: Goal,
+    *,
+    seed: int,
+    folds: bool,
+    of_sources: LinearFit | None = None,
+) -> LinearFit:
     """One model of all texts or, where it is better on the validation part, one in which sources
-    differ.
+    differ. of_sources: such a one, where it is fitted already.
     """
     fitted = fit_linear(train, validation, goal, seed=seed, folds=False, by_source=False)
     by_source = False
     if train.sources > 1:
-        other = fit_linear(train, validation, goal, seed=seed, folds=False, by_source=True)
+        other = of_sources or fit_linear(
+            train, validation, goal, seed=seed, folds=False, by_source=True
+        )
         both = [
             losses(linear_logits(model, validation), validation.truth, goal).mean()
             for model in (fitted, other)

@@ -35,7 +35,7 @@ from .explanation.examples import example_figures
 from .explanation.sums import told_of
 from .linear import losses
 from .options import TextOptions, TextPredictOptions
-from .prediction import TextItem, answer_lines, list_parts, predict_parts, schema
+from .prediction import FILE, TextItem, answer_lines, list_parts, predict_parts, schema
 from .probabilities import calibrated, check_calibration, fit_calibration, tell
 from .rungs import TextRungs, logits_of
 from .scoring import score_classes, score_labels, score_numbers
@@ -163,11 +163,11 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
 
     def list_items(self, options: TextPredictOptions, spec: TextSpec) -> Sequence[TextItem]:
         """Parts of 1,024 texts."""
-        return list_parts(options)
+        return list_parts(options, spec)
 
     def member(self, item: TextItem) -> Member:
         """The file of a text that is one."""
-        return Member(item["id"] if item.get("is_file") else item["file"])
+        return Member(item.get("id", item["file"]) if item["kind"] == FILE else item["file"])
 
     def prediction_schema(self, options: TextPredictOptions, spec: TextSpec) -> Schema:
         """row, id, then labels, prediction or number, the most probable labels, the set."""

@@ -7,7 +7,6 @@ Shapes: N texts, L outputs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -24,13 +23,20 @@ from ..engine.pipeline import Context, Splits
 from ..metrics.labels.ranking import mean_average_precision, precision_at
 from .blending import fit_weights
 from .coding import inputs_of
-from .data import TextPart, fitted_linear
-from .linear import LinearFit, losses, refit_linear
+from .data import TextPart
+from .linear import LinearFit, best_linear, losses, refit_linear
 from .network import empty_linear, set_linear
 from .options import TextOptions
 from .spec import TextSpec
 
 BATCH = 64
+MODELS = {
+    "hybrid": "the hybrid model",
+    "attention": "the label-attention model",
+    "cross": "the cross-attention model",
+    "sources": "the model of several sources",
+    "sparse": "the rescaled linear model",
+}
 ANSWERS: Mapping[Goal, str] = {
     "class": "the class of a text",
     "labels": "the labels of a text",
@@ -49,7 +55,7 @@ class TextRungs(Rungs[TextOptions, TextSpec, TextPart]):
 
     def model_words(self, options: TextOptions) -> str:
         """The name of the model."""
-        return f"the {options.model} model"
+        return MODELS[options.model]
 
     def simple(
         self,
@@ -62,9 +68,13 @@ class TextRungs(Rungs[TextOptions, TextSpec, TextPart]):
         spec, train, validation = splits.spec, splits.train, splits.validation
         naive = ConstantTexts(spec.outputs)
         naive.logits = _prior(train.truth, spec.goal)
-        if options.model == "sources":  # whose own linear part always has deviations of sources
-            spec = replace(spec, fitted=None)
-        fitted = fitted_linear(train, validation, spec, options.seed, folds=False)
+        fitted = spec.fitted
+        if fitted is None or options.model == "sources":
+            # The linear part of that model always has deviations of sources.
+            rows = train.rows, validation.rows
+            fitted = best_linear(
+                *rows, spec.goal, seed=options.seed, folds=False, of_sources=fitted
+            )
 
         def rung(fitted: LinearFit) -> Rung:
             by_source = fitted.sources is not None

@@ -37,11 +37,12 @@ class EncoderFacts(TypedDict):
 
 class TableColumn(TypedDict):
     """A further column that the model sees: a number, scaled by mean and deviation, or one of some
-    words, each of which is a number of its own.
+    words, each of which is a number of its own; comma: whether numbers have a decimal comma.
     """
 
     name: str
     kind: Literal["number", "words"]
+    comma: bool
     mean: float
     deviation: float
     words: list[str]

@@ -34,8 +34,9 @@ from ..explanation.pages import Section, json_lines, section, text_lines, write_
 from ..explanation.sums import Explainer, places_of, threshold_of
 from ..options import ExplainOptions, TextEvaluateOptions, TextOptions, TextPredictOptions
 from ..pipeline import TextPipeline
-from ..prediction import STDIN, coder_of, list_parts, plain_table, read_part
+from ..prediction import coder_of, list_parts, plain_table, read_part
 from ..spec import TextSpec
+from ..standard_input import STDIN
 
 PAGE, LINES, WORDS, CHECK = (
     "index.html", "explanations.jsonl", "explanations.txt", "explain_check.json",
@@ -82,7 +83,7 @@ class _Source:
                 output=str(aside / "read"),  # standard input is kept there
                 columns=options.columns,
             )
-            self.items = list_parts(self.reading)
+            self.items = list_parts(self.reading, loaded.spec)
 
     @property
     def count(self) -> int:
