@@ -274,6 +274,8 @@ def check(options: object) -> None:
     check_shares(options, ("dropout", "validation_share", "test_share"))
     if not options.validation_share:
         raise InputError("--validation-share 0: thresholds are chosen on the validation part")
+    if options.thresholds != "budget":
+        check_unread(options, ("budget",), "--thresholds budget")
     if options.budget <= 0:
         raise InputError(f"--budget {options.budget}: must be above 0")
     if options.separator == "":
