@@ -13,8 +13,8 @@ MUTANTS = [
         "explanation-without-calibration",
         "pipelines",
         SUMS,
-        "                of_labels(self.factor, some),",
-        "                torch.ones_like(of_labels(self.factor, some)),",
+        "scaled(parts, of_labels(self.factor, labels), of_labels(self.shift, labels))",
+        "scaled(parts, of_labels(self.factor, labels) ** 0, of_labels(self.shift, labels))",
         (EXPLAIN, "-k", "sum_to_the_calibrated"),
     ),
     Mutant(
