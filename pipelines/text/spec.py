@@ -86,7 +86,7 @@ class TextSpec(Spec):
     terms: int
     encoder: EncoderFacts | None
     most_tokens: int
-    vectors: VectorFacts | None
+    vectors: VectorFacts | None = None
     files: bool
     by_source: bool = False
     fitted: LinearFit | None = field(default=None, metadata={"saved": False})
