@@ -9,7 +9,8 @@ from pathlib import Path
 from ...base.account import note, recount
 from ...base.errors import fail
 from ..formats.tables import check_file
-from .table import TextReading, is_text_file, read_text_data, read_text_file
+from .files import is_text_file, read_text_file
+from .table import TextReading, read_text_data
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias, cast
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from .words import word_key, word_spans
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 Span: TypeAlias = tuple[int, int]
 PIECES = (3, 4, 5)  # characters of the pieces of a word, with the blanks around it
@@ -56,26 +59,34 @@ class CountedTerms:
         """The terms of some texts, float32 (N, V): (1 + log count) · weight, scaled to length 1 for
         each text.
         """
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
-        vectorizer = TfidfVectorizer(
-            analyzer=cast(str, partial(_names, pieces=self.pieces)),
-            vocabulary={term: place for place, term in enumerate(self.terms)},
-            sublinear_tf=True,
-        )
-        vectorizer.idf_ = self.weights
-        return cast(csr_matrix, vectorizer.transform(texts)).tocsr().astype(np.float32)
+        return csr_matrix(self._vectorizer.transform(texts), dtype=np.float32)
 
     def places(self, text: str) -> dict[int, list[tuple[Span, ...]]]:
         """Where each known term stands in a text: by its number, the spans of its words or of its
         piece, once for each time that it occurs.
         """
-        numbers = {term: place for place, term in enumerate(self.terms)}
         places: dict[int, list[tuple[Span, ...]]] = {}
         for name, spans in terms_of(text, pieces=self.pieces):
-            if name in numbers:
-                places.setdefault(numbers[name], []).append(spans)
+            if name in self.numbers:
+                places.setdefault(self.numbers[name], []).append(spans)
         return places
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The number of each term."""
+        return {term: place for place, term in enumerate(self.terms)}
+
+    @cached_property
+    def _vectorizer(self) -> TfidfVectorizer:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(
+            analyzer=cast(str, partial(_names, pieces=self.pieces)),
+            vocabulary=self.numbers,
+            sublinear_tf=True,
+        )
+        vectorizer.idf_ = self.weights
+        return vectorizer
 
 
 def terms_of(text: str, *, pieces: bool) -> Iterator[tuple[str, tuple[Span, ...]]]:
@@ -92,10 +103,13 @@ def terms_of(text: str, *, pieces: bool) -> Iterator[tuple[str, tuple[Span, ...]
             for size in PIECES:
                 for first in range(max(1, len(padded) - size + 1)):
                     yield PIECE_MARK + padded[first : first + size], (span,)
+                if size >= len(padded):  # a short word is one piece, once
+                    break
 
 
-def _names(text: str, *, pieces: bool) -> list[str]:
-    return [name for name, _ in terms_of(text, pieces=pieces)]
+def _names(text: str, *, pieces: bool) -> Iterator[str]:
+    # One after the other: a long text has millions of them.
+    return (name for name, _ in terms_of(text, pieces=pieces))
 
 
 def padded_rows(rows: csr_matrix) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ Shapes: N rows.
 
 from __future__ import annotations
 
-import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,13 +13,21 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ...base.account import doubt, note
-from ...base.errors import InputError, fail, nearest, reason, shown
+from ...base.account import note, part_of_account
+from ...base.errors import fail, nearest, shown
 from ...base.files import walk_folder
-from ..columns import SYNONYMS, find_columns
-from ..formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table, suffix_of
+from ..columns import SYNONYMS, find_columns, plain_name
+from ..formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table, stem_of
 from ..parts import PARTS, read_part, text_of, without_other_parts
-from .labels import Goal, TextLabels, flags_as_labels, note_missing, read_labels
+from .files import read_text_file, refuse_long_text
+from .labels import (
+    Goal,
+    TextLabels,
+    flags_as_labels,
+    note_missing,
+    read_labels,
+    refuse_label_as_feature,
+)
 
 FIELDS = ("text", "title", "id", "label", "group", "source", "language", "part")
 TEXT_SYNONYMS: Mapping[str, Sequence[str]] = {
@@ -40,7 +48,7 @@ TEXT_SYNONYMS: Mapping[str, Sequence[str]] = {
     "group": (
         "group", "group_id", "thread", "thread_id", "conversation", "conversation_id", "author",
         "author_id", "user", "user_id", "customer", "customer_id", "patient", "patient_id",
-        "product", "product_id",
+        "subject_id", "case_id", "product", "product_id",
     ),
     "source": ("source", "site", "platform", "channel", "origin", "dataset"),
     "language": ("language", "lang", "locale"),
@@ -48,17 +56,15 @@ TEXT_SYNONYMS: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 """Names of columns of tables of texts, by what they hold."""
 
-TEXT_CAP = 20 << 20  # characters of a single text; a longer one is a file by mistake
-FILE_CAP = 64 << 20  # bytes of a text file
-
 
 @dataclass(frozen=True)
 class TextReading:
     """How a table of texts is read.
 
-    columns: by field, as the user named them; label_columns: of 1 and 0, one for each label; table:
-    further columns that a model sees; goal, separator: of the labels, None as the cells say;
-    need_label: whether there must be labels.
+    columns: by field, as the user named them; usual: by field, as the training called them, which
+    are taken where the table has them; fields: those that are looked for; label_columns: of 1 and
+    0, one for each label; table: further columns that a model sees; goal, separator: of the labels,
+    None as the cells say; need_label: whether there must be labels.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +73,8 @@ class TextReading:
     goal: Goal | None = None
     separator: str | None = None
     need_label: bool = True
+    usual: Mapping[str, str] = field(default_factory=dict)
+    fields: tuple[str, ...] = FIELDS
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,8 @@ class TextTable:
 
     texts, ids, groups, sources, languages, parts: of each row, "" where there is nothing; labels:
     None where none were asked for; table: the further columns, as they are; columns: by field, as
-    they are called in the file; files: whether each row is a file of its own.
+    they are called in the file; files: whether each row is a file of its own; start: the number of
+    the first row in its file, from 0.
     """
 
     texts: list[str]
@@ -88,6 +97,7 @@ class TextTable:
     table: pl.DataFrame
     columns: Mapping[str, str]
     files: bool = False
+    start: int = 0
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -101,7 +111,13 @@ def read_text_data(path: str | Path, reading: TextReading) -> TextTable:
     """
     if Path(path).is_dir() and (files := _text_files(Path(path))):
         return _read_folder(Path(path), files, reading)
-    tables = [read_text_table(file, reading) for file in list_files(path, TABLE_SUFFIXES)]
+    files = list_files(path, TABLE_SUFFIXES)
+    tables = []
+    for file in files:
+        with part_of_account():
+            tables.append(read_text_table(file, reading))
+    if len(tables) > 1:
+        tables = _with_parts_of_names(files, tables)
     joined = tables[0] if len(tables) == 1 else _joined(path, tables)
     note("read", "texts", count=len(joined))
     return joined
@@ -114,27 +130,37 @@ def read_text_table(file: str | Path, reading: TextReading) -> TextTable:
 
 
 def table_of_rows(
-    file: str | Path, frame: pl.DataFrame, names: Sequence[str], reading: TextReading
+    file: str | Path,
+    frame: pl.DataFrame,
+    names: Sequence[str],
+    reading: TextReading,
+    start: int = 0,
 ) -> TextTable:
-    """The texts of rows that were read already. names: all columns of the file."""
+    """The texts of rows that were read already. names: all columns of the file; start: the number
+    of the first of these rows in the file, from 0.
+    """
     columns = _columns(file, frame, names, reading)
     if not frame.height:
         raise fail(file, "has no rows")
-    texts = _texts(file, frame, columns)
+    texts = _texts(file, frame, columns, start)
+    _note_empty(file, columns["text"], texts, refused=reading.need_label)
     labels = None
     if reading.label_columns:
         labels = flags_as_labels(str(file), frame.select(reading.label_columns))
     elif "label" in columns:
         where = f"{file}: column {shown(columns['label'])}"
         labels = read_labels(where, frame[columns["label"]], reading.goal, reading.separator)
+        if labels.goal != "class":  # where classes are missing was said as they were read
+            note_missing(where, labels.known)
     if labels is not None:
-        note_missing(file, labels.known)
-        _refuse_copies(file, frame, columns, reading)
-    cells = {name: _cells(frame, columns, name) for name in FIELDS[2:]}
+        refuse_label_as_feature(
+            file, frame, reading.label_columns or [columns["label"]], reading.table
+        )
+    cells = {name: _cells(file, frame, columns, name) for name in FIELDS[2:]}
     where = f"{file}: column {shown(columns.get('part', ''))}"
     parts = [
         read_part(f"{where}, row {row}", cell) if cell else ""
-        for row, cell in enumerate(cells["part"], 1)
+        for row, cell in enumerate(cells["part"], start + 1)
     ]
     return TextTable(
         texts,
@@ -146,6 +172,7 @@ def table_of_rows(
         labels,
         frame.select(reading.table),
         columns,
+        start=start,
     )
 
 
@@ -182,30 +209,36 @@ def _columns(
             option = "--table" if column in reading.table else "--label-columns"
             problem = f"there is no column {shown(column)}{nearest(column, names)}"
             raise fail(f"{file}: {option} {column}", problem)
-    used = {*reading.label_columns, *reading.table}
-    chosen = {
-        field: column
-        for field, column in reading.columns.items()
-        if reading.need_label or column in names or field == "text"
-    }
-    free = [name for name in names if name not in used or name in chosen.values()]
-    cells = text_of(_as_text(frame))
-    free = without_other_parts(free, cells, fields=FIELDS, chosen=list(chosen.values()))
     labelled = reading.need_label and not reading.label_columns
-    fields = [name for name in FIELDS if name != "label" or labelled]
+    fields = [name for name in reading.fields if name != "label" or labelled]
+    if not reading.need_label:
+        fields = [name for name in fields if name != "part"]
+    usual = {name: column for name, column in reading.usual.items() if column in names}
+    chosen = {**usual, **reading.columns}
+    chosen = {name: column for name, column in chosen.items() if name in fields}
+    used = {*reading.label_columns, *reading.table}
+    free = [name for name in names if name not in used or name in chosen.values()]
+    for needed in ("text", "label"):
+        if not any(plain_name(name) in TEXT_SYNONYMS[needed] for name in free):
+            # A model may see it all the same, which is refused where it gives the answer away.
+            fitting = [n for n in reading.table if plain_name(n) in TEXT_SYNONYMS[needed]]
+            free += [name for name in fitting if name not in free]
+    plain = _as_text(frame)
+    single = [name for name in free if name in plain.columns]
+    single = without_other_parts(
+        single, text_of(plain), fields=FIELDS, chosen=list(chosen.values())
+    )
+    free = [name for name in free if name in single or name not in plain.columns]
     required = ("text", "label") if labelled else ("text",)
-    try:
-        return find_columns(
-            file, free, fields, required=required, chosen=chosen, synonyms=TEXT_SYNONYMS
-        )
-    except InputError:
-        if "text" in chosen or (column := _only_texts(frame, free, used)) is None:
-            raise
+    if "text" not in chosen and (column := _only_texts(frame, free, used, chosen)) is not None:
         note("assumed", f"column {shown(column)} holds the texts, the only one of long cells")
         chosen["text"] = column
-        return find_columns(
-            file, free, fields, required=required, chosen=chosen, synonyms=TEXT_SYNONYMS
-        )
+    columns = find_columns(
+        file, free, fields, required=required, chosen=chosen, synonyms=TEXT_SYNONYMS
+    )
+    if lacking := [name for name in ("title",) if name in reading.usual and name not in columns]:
+        note("columns", "not there, though the training had it", map(shown, lacking))
+    return columns
 
 
 def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
@@ -214,64 +247,75 @@ def _as_text(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(pl.col(plain).cast(pl.String, strict=False))
 
 
-def _only_texts(frame: pl.DataFrame, free: Sequence[str], used: set[str]) -> str | None:
-    """The only column of text whose cells have several words."""
+def _only_texts(
+    frame: pl.DataFrame, free: Sequence[str], used: set[str], chosen: Mapping[str, str]
+) -> str | None:
+    """The only column of text whose cells have several words, where no column has a usual name."""
+    if any(plain_name(name) in TEXT_SYNONYMS["text"] for name in free):
+        return None
     fitting = []
     for name in free:
-        if name not in used and frame[name].dtype == pl.String:
+        if name not in used and name not in chosen.values() and frame[name].dtype == pl.String:
             words = frame[name].drop_nulls().head(1000).str.count_matches(r"\s+\S").mean()
             if isinstance(words, float) and words >= 2:
                 fitting.append(name)
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _texts(file: str | Path, frame: pl.DataFrame, columns: Mapping[str, str]) -> list[str]:
+def _texts(
+    file: str | Path, frame: pl.DataFrame, columns: Mapping[str, str], start: int
+) -> list[str]:
     """The texts, a title on a line before them."""
     column = frame[columns["text"]]
+    where = f"{file}: column {shown(column.name)}"
     if column.dtype.is_nested() or column.dtype == pl.Binary:
-        raise fail(f"{file}: column {shown(column.name)}", f"holds {column.dtype}, no texts")
+        raise fail(where, f"holds {column.dtype}, no texts")
     texts = column.cast(pl.String).fill_null("").to_list()
     if "title" in columns:
-        titles = _cells(frame, columns, "title")
+        titles = _cells(file, frame, columns, "title")
         texts = [
             f"{title}\n{text}" if title and text else title or text
             for title, text in zip(titles, texts, strict=True)
         ]
-    for row, text in enumerate(texts, 1):
-        if len(text) > TEXT_CAP:
-            problem = f"has {len(text):,} characters, more than {TEXT_CAP:,}; cut it into parts"
-            raise fail(f"{file}: column {shown(column.name)}, row {row}", problem)
-    if empty := sum(not text.strip() for text in texts):
-        if empty == len(texts):
-            raise fail(f"{file}: column {shown(column.name)}", "all texts are empty")
-        note("values", "empty texts", count=empty)
+    for row, text in enumerate(texts, start + 1):
+        refuse_long_text(f"{where}, row {row}", text)
     return texts
 
 
-def _cells(frame: pl.DataFrame, columns: Mapping[str, str], name: str) -> list[str]:
+def _note_empty(file: str | Path, column: str, texts: Sequence[str], *, refused: bool) -> None:
+    """refused: whether a table of empty texts alone is of no use."""
+    if empty := sum(not text.strip() for text in texts):
+        if refused and empty == len(texts):
+            raise fail(f"{file}: column {shown(column)}", "all texts are empty")
+        note("values", "empty texts", count=empty)
+
+
+def _cells(
+    file: str | Path, frame: pl.DataFrame, columns: Mapping[str, str], name: str
+) -> list[str]:
     if name not in columns or name == "label":
         return [""] * frame.height
     cells = frame[columns[name]]
-    if cells.dtype.is_nested():
-        raise InputError(f"column {shown(cells.name)} holds {cells.dtype}, not one value a cell")
+    if cells.dtype.is_nested() or cells.dtype == pl.Binary:
+        problem = f"holds {cells.dtype}, not one text a cell"
+        raise fail(f"{file}: column {shown(cells.name)}", problem)
     return cells.cast(pl.String).str.strip_chars().fill_null("").to_list()
 
 
-def _refuse_copies(
-    file: str | Path, frame: pl.DataFrame, columns: Mapping[str, str], reading: TextReading
-) -> None:
-    """A column of the table that repeats the labels would give the answer away."""
-    if "label" not in columns:
-        return
-    label = _plain(frame[columns["label"]])
-    for name in reading.table:
-        if name == columns["label"] or _plain(frame[name]) == label:
-            problem = "is the column of the labels, or the same in other words"
-            doubt("label-as-feature", f"{file}: --table {name}", problem)
-
-
-def _plain(cells: pl.Series) -> list[str]:
-    return [str(cell).strip().casefold() for cell in cells.to_list()]
+def _with_parts_of_names(files: Sequence[str], tables: Sequence[TextTable]) -> list[TextTable]:
+    """The tables with the parts that their files are called by, such as train.csv and test.csv."""
+    words = [
+        {PARTS[word] for word in re.split(r"[\W_]+", stem_of(file).lower()) if word in PARTS}
+        for file in files
+    ]
+    named = any(any(table.parts) for table in tables)
+    if named or not all(len(parts) == 1 for parts in words) or {"train"} not in words:
+        return list(tables)
+    note("assumed", "files named train, validation or test are these parts")
+    return [
+        replace(table, parts=list(parts) * len(table))
+        for table, parts in zip(tables, words, strict=True)
+    ]
 
 
 def _joined(path: str | Path, tables: Sequence[TextTable]) -> TextTable:
@@ -279,7 +323,8 @@ def _joined(path: str | Path, tables: Sequence[TextTable]) -> TextTable:
     first = tables[0]
     goals = {table.labels.goal for table in tables if table.labels is not None}
     if len(goals) > 1:
-        raise fail(path, f"its tables have labels of several kinds ({', '.join(sorted(goals))})")
+        problem = f"its tables have labels of several kinds ({', '.join(sorted(goals))})"
+        raise fail(path, f"{problem}; say which with --goal")
     labels = first.labels
     if labels is not None:
         known = [table.labels for table in tables if table.labels is not None]
@@ -303,21 +348,27 @@ def _joined(path: str | Path, tables: Sequence[TextTable]) -> TextTable:
 
 def _text_files(folder: Path) -> list[str]:
     """Text files in folders below a folder; [] where one lies directly in it."""
-    files = walk_folder(folder, [".txt"], deep=True)
+    files = walk_folder(folder, [".txt"], deep=True, noted=False)
     below = [name for name in files if "/" in name]
     return below if len(below) == len(files) else []
 
 
 def _read_folder(folder: Path, files: Sequence[str], reading: TextReading) -> TextTable:
     """A text for each file; its folder is its label, the one above that its part."""
+    walk_folder(folder, [".txt"], deep=True)  # what is left out goes into the account
     texts, labels, parts = [], [], []
     for name in files:
         *above, label, _ = name.split("/")
         part = next((PARTS[word.lower()] for word in above if word.lower() in PARTS), "")
         texts.append(read_text_file(folder / name))
+        refuse_long_text(folder / name, texts[-1])
         labels.append((label,))
         parts.append(part)
+    if reading.need_label and all(name.lower() in PARTS for (name,) in labels):
+        problem = "its folders are called train and test, and have none for each label below them"
+        raise fail(folder, problem)
     note("read", "text files, whose folders are their labels", count=len(files))
+    _note_empty(folder, "text", texts, refused=reading.need_label)
     empty = [""] * len(files)
     return TextTable(
         texts,
@@ -331,28 +382,3 @@ def _read_folder(folder: Path, files: Sequence[str], reading: TextReading) -> Te
         {},
         files=True,
     )
-
-
-def read_text_file(path: str | Path) -> str:
-    """A file as one text, UTF-8 or, where it is not, Windows-1252, which is noted. Raises
-    InputError for a file that cannot be read, is binary or too large.
-    """
-    try:
-        if os.path.getsize(path) > FILE_CAP:
-            raise fail(path, f"is larger than {FILE_CAP >> 20} MiB; cut it into parts")
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise fail(path, f"cannot be read ({reason(error)})") from error
-    if b"\0" in content[:1024] and content[:2] not in (b"\xff\xfe", b"\xfe\xff"):
-        raise fail(path, "is binary, no text")
-    try:
-        encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-        return content.decode(encoding)
-    except UnicodeDecodeError:
-        note("assumed", "files in cp1252 (Windows), not UTF-8", [path])
-        return content.decode("cp1252", errors="replace")
-
-
-def is_text_file(path: str | Path) -> bool:
-    """Whether a file holds a text as a whole, not a table."""
-    return suffix_of(Path(path)) == ".txt"

@@ -1,6 +1,6 @@
 """Texts as terms that are counted for topics, in any script.
 
-A term is a word as `words` finds them, if it has a letter: "e-mail" and "new_york" are two. Scripts
+A term is a word, number or symbol as `words` finds them: "e-mail" and "new_york" are two. Scripts
 that put no blanks between words give their characters in overlapping pairs instead, as search
 engines do, so that a word of several characters is a sequence of terms.
 """
@@ -19,7 +19,7 @@ def terms_of(text: str) -> list[str]:
     """The terms of a text, in order.
 
     >>> terms_of("Don't tax Cats; 1999 人工知能")
-    ["don't", 'tax', 'cats', '人工', '工知', '知能']
+    ["don't", 'tax', 'cats', '1999', '人工', '工知', '知能']
     """
     terms: list[str] = []
     run: list[str] = []  # characters without blanks, up to `end`
@@ -33,7 +33,7 @@ def terms_of(text: str) -> list[str]:
         if unspaced:
             run.append(key)
             end = stop
-        elif any(letter.isalpha() for letter in key):
+        else:
             terms.append(key)
     return terms + _pairs(run)
 

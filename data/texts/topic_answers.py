@@ -107,7 +107,7 @@ def _named_rows(
 ) -> list[dict[str, object]]:
     return [
         {**{columns[name]: cell for name, cell in row.items()}, "where": f"{file}: row {number}"}
-        for number, row in enumerate(rows, 2)
+        for number, row in enumerate(rows, 1)
     ]
 
 

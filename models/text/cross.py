@@ -19,16 +19,19 @@ in `linear`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor, nn
 
 from ..attention import build_attention, names_with
 from ..attention.base import Attention, masked_mean
 from ..layers.blocks import EncoderLayer, NetworkKind, build_feedforward
-from .encoder import TextEncoder
 from .linear import LinearTexts
 from .windows import windowed_states
+
+if TYPE_CHECKING:
+    from .encoder import TextEncoder
+    from .frozen import FrozenEncoder
 
 Direction = Literal["table", "text"]
 
@@ -62,7 +65,7 @@ class CrossTexts(nn.Module):
 
     def __init__(
         self,
-        encoder: TextEncoder,
+        encoder: TextEncoder | FrozenEncoder,
         *,
         outputs: int,
         table: int,

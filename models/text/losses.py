@@ -35,7 +35,8 @@ class TextLoss(nn.Module):
         samples: int,
     ) -> None:
         super().__init__()
-        self.goal, self.imbalance = goal, imbalance
+        self.goal: Literal["class", "labels", "number"] = goal
+        self.imbalance = imbalance
         if goal == "number" and imbalance != "none":
             raise ValueError(f"imbalance {imbalance}: a number has no rare labels")
         if goal == "class" and imbalance == "asymmetric":
@@ -52,14 +53,15 @@ class TextLoss(nn.Module):
 
     def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Logits and truth (B, L) -> ()."""
-        logits = logits.float()
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        truth = truth.to(logits.dtype)
         if self.goal == "number":
             return F.mse_loss(logits, truth)
         if self.of_labels is not None:
             return self.of_labels(logits, truth).mean()
-        logarithm = F.log_softmax(logits + self.adjustment, 1)
+        logarithm = F.log_softmax(logits + self.adjustment.to(logits.dtype), 1)
         of_truth = (logarithm * truth).sum(1)
-        losses = -(truth @ self.weight) * of_truth
+        losses = -(truth @ self.weight.to(logits.dtype)) * of_truth
         if self.imbalance == "focal":
             losses = losses * (1 - of_truth.exp()).square()
         return losses.mean()

@@ -26,7 +26,7 @@ for any other.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -36,9 +36,12 @@ from ..attention.base import leave_loss, masked_mean
 from ..attention.query_pool import QueryPool
 from ..layers.blocks import FeedForward
 from .cross import build_reader
-from .encoder import TextEncoder
-from .linear import LinearTexts
+from .linear import LinearTexts, of_labels, rows_of
 from .windows import windowed_states
+
+if TYPE_CHECKING:
+    from .encoder import TextEncoder
+    from .frozen import FrozenEncoder
 
 MANY_TOKENS = 5.0  # log(1 + N) of a long text, by which lengths are scaled to about 1
 
@@ -93,21 +96,27 @@ class SourceLinearTexts(LinearTexts):
         return scale * (shared + known * (words + of_table)) + bias
 
     def parts(
-        self, features: Tensor, amounts: Tensor, table: Tensor, source: Tensor
+        self,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+        labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As of `LinearTexts`, with what the source of the text has otherwise."""
-        by_feature, of_table, bias = super().parts(features, amounts, table, source)
-        scale = self.scale[source]
+        by_feature, of_table, bias = super().parts(features, amounts, table, source, labels)
+        scale = of_labels(self.scale[source], labels)
         known = (source < self.sources).to(amounts.dtype)
         place = source.clamp(max=self.sources - 1)
-        own = self.deviation[features + place[:, None] * self.features]
+        own = rows_of(self.deviation, features + place[:, None] * self.features, labels)
         by_feature = by_feature + own * (amounts * known[:, None])[..., None]
-        own_table = torch.einsum("bt,btl->bl", table, self.table_deviation[place])
+        deviation = of_labels(self.table_deviation[place], labels)
+        own_table = torch.einsum("bt,btl->bl", table, deviation)
         of_table = of_table + known[:, None] * own_table
         return (
             by_feature * scale[:, None],
             of_table * scale,
-            bias * scale + self.source_bias[source],
+            bias * scale + of_labels(self.source_bias[source], labels),
         )
 
     def place(self, joint: Tensor, bias: Tensor, share: float) -> None:
@@ -167,7 +176,7 @@ class SourcesTexts(nn.Module):
 
     def __init__(
         self,
-        encoder: TextEncoder,
+        encoder: TextEncoder | FrozenEncoder,
         *,
         outputs: int,
         sources: int,

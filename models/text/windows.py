@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .encoder import TextEncoder
+from .frozen import FrozenEncoder
 
 
 def windowed_states(
-    encoder: TextEncoder, tokens: Tensor, mask: Tensor, window: int | None
+    encoder: TextEncoder | FrozenEncoder, tokens: Tensor, mask: Tensor, window: int | None
 ) -> Tensor:
     """States (B, N, D) of tokens (B, N), encoded in windows of M tokens; None: all at once."""
     rows, length = tokens.shape

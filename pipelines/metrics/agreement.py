@@ -143,14 +143,6 @@ def answer_counts(codes: np.ndarray) -> np.ndarray:
     )
 
 
-def majority(codes: np.ndarray) -> np.ndarray:
-    """The most frequent answer to each task, (T,); of a tie the smallest code, -1 without any."""
-    counts = answer_counts(codes)
-    if not counts.shape[1]:
-        return np.full(len(codes), -1)
-    return np.where(counts.sum(1) > 0, counts.argmax(1), -1)
-
-
 def _agreement(counts: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
     """Scores (B,) of counts (T, V) where tasks are drawn as often as weights (B, T) say."""
     answers = counts.sum(1)

@@ -10,7 +10,9 @@ are here, and both are reported by name:
 
 - `npmi`: p is a share of documents; a pair that never occurs together counts -1, its limit;
 - `c_npmi`: p is a share of windows of 10 words; 1e-12 is added to p(a, b), so that a pair that
-  never occurs together counts about -0.6, not -1. This is the form of gensim, which OCTIS calls.
+  never occurs together counts -0.67, not -1, if each word is in 1 % of the windows. This is the
+  form of gensim, which OCTIS calls. gensim differs where a word is twice in a window: it forgets
+  the word when the first of the two leaves.
 
 Words that the corpus does not hold have no NPMI and are left out of the mean.
 

@@ -5,7 +5,7 @@ from ..engine.compare_options import comparison_options
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
-from .options import TextEvaluateOptions, TextOptions, TextPredictOptions, check
+from .options import ExplainOptions, TextEvaluateOptions, TextOptions, TextPredictOptions, check
 from .verbs.options_judge import JudgeOptions, SummariseOptions
 from .verbs.options_topics import (
     TopicAgreementOptions,
@@ -19,7 +19,7 @@ TASK = Task(
     summary="label texts, with words that explain each label",
     intended_use=(
         "Labels hold for texts like those it was trained on: same languages, same sources, labels "
-        "given by the same rules. A label that people often forget is given too seldom, too."
+        "by the same rules. A label that people often forgot, the model gives too seldom as well."
     ),
     pipeline="headwise.pipelines.text.pipeline:TextPipeline",
     options=TextOptions,
@@ -38,11 +38,16 @@ TASK = Task(
         "high": "Upper end of the interval.",
         "top": "The most probable labels, as many as --top.",
         "top_probability": "Their probabilities.",
-        "possible": "Labels that hold the true ones as often as --coverage of the training says.",
-        "known_words": "Share of the words that the training part has, 0 to 1.",
+        "possible": "Labels that cannot be excluded: they hold --coverage of the true ones.",
+        "known_words": "Share of the words that the model knows, 0 to 1.",
         "p_LABEL": "Probability of the label (--all-labels).",
     },
     verbs={
+        "explain": Verb(
+            ExplainOptions,
+            "headwise.pipelines.text.verbs.explain:explain",
+            "what each word adds to a label: pages with shaded words, and a check of them",
+        ),
         "judge": Verb(
             JudgeOptions,
             "headwise.pipelines.text.verbs.judge:judge",
@@ -86,6 +91,7 @@ predict = python_verb(TASK, "predict", TextPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(TextOptions))
 compare = comparison_verb(TASK, comparison_options(TextOptions))
+explain = python_verb(TASK, "explain", ExplainOptions)
 judge = python_verb(TASK, "judge", JudgeOptions)
 summarise = python_verb(TASK, "summarise", SummariseOptions)
 topics_fit = python_verb(TASK, "topics fit", TopicFitOptions)

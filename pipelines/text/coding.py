@@ -18,11 +18,12 @@ from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ...base.account import note
-from ...base.errors import InputError, fail, shown
+from ...base.errors import InputError, fail, reason, shown
 from ...base.files import write_text
-from ...data.formats.tables import numbers
+from ...data.columns import find_columns
+from ...data.formats.tables import collect, decimal_commas, numbers, scan_table
 from ...data.texts.counting import CountedTerms, padded_rows
-from ...data.texts.table import TextTable
+from ...data.texts.table import TEXT_SYNONYMS, TextTable
 from ...data.texts.tokens import Encoded, Tokenizer, batch_of, tokenizer_from_json, windows
 from ...data.texts.words import word_key, word_spans
 from .spec import TERMS, TOKENIZER, TableColumn, TextSpec
@@ -30,7 +31,8 @@ from .vectors import vector_rows
 
 MOST_WORDS = 30  # kinds of a column of words; rarer ones are one more
 OTHER = "(other)"
-CUT = 20_000  # characters of a text per wanted thousand tokens that are tokenised at all
+FAR = 1e6  # deviations from the mean: no number is farther away
+CUT = 20  # characters of a text for each token that is read: what is behind is not tokenised
 
 
 class CodedTexts(NamedTuple):
@@ -107,10 +109,10 @@ class TextCoder:
 
     def _numbers(self, table: TextTable) -> np.ndarray:
         """The table and, behind it, the vectors of the texts, float32 (n, T)."""
-        own = table_numbers(table.table, self.spec.table, len(table))
+        values = table_numbers(table.table, self.spec.table, len(table), table.start)
         if self.spec.vectors is None:
-            return own
-        return np.concatenate([own, vector_rows(self.spec.vectors, table.texts)], 1)
+            return values
+        return np.concatenate([values, vector_rows(self.spec.vectors, table.texts)], 1)
 
     def tokens(self, texts: Sequence[str]) -> list[Encoded]:
         """Tokens of texts: of one that is longer than a window, its windows one behind the other,
@@ -119,15 +121,13 @@ class TextCoder:
         if self.tokenizer is None or self.spec.encoder is None:
             return []
         window = self.spec.encoder["window"]
-        most = CUT * max(1, self.spec.most_tokens // 1000)
+        most = CUT * max(1000, self.spec.most_tokens)
         encoded = self.tokenizer.encode([text[:most] for text in texts])
         rows, cut = [], 0
         for text, row in zip(texts, encoded, strict=True):
             windowed = _in_windows(row, window, self.spec.most_tokens, self.tokenizer)
-            whole = len(text) <= most and windowed.offsets[:, 1].max(initial=0) == (
-                row.offsets[:, 1].max(initial=0)
-            )
-            cut += not whole
+            end, last = (part.offsets[:, 1].max(initial=0) for part in (windowed, row))
+            cut += len(text) > most or end < last
             rows.append(windowed)
         if cut:
             what = f"texts of which the network reads the first {self.spec.most_tokens} tokens"
@@ -137,17 +137,20 @@ class TextCoder:
     def _sources(self, names: Sequence[str]) -> np.ndarray:
         places = {name: place for place, name in enumerate(self.spec.sources)}
         codes = np.array([places.get(name, len(places)) for name in names], np.int64)
-        if places and (new := sorted({name for name in names if name not in places})):
+        new = sorted({name for name in names if name and name not in places})
+        if places and new:
             note("values", "sources that the training part does not have", map(shown, new))
+        if places and (blank := sum(not name for name in names)):
+            note("values", "texts without a source", count=blank)
         return codes
 
     def known_share(self, texts: Sequence[str]) -> np.ndarray:
         """The share of the words of each text that are counted, float32 (n,); 0 without words."""
-        known = set(self.terms.terms)
+        known = self.terms.numbers
         shares = []
         for text in texts:
-            words = [word_key(text[start:end]) for start, end in word_spans(text)]
-            shares.append(sum(word in known for word in words) / max(1, len(words)))
+            words = [word_key(text[start:end]) in known for start, end in word_spans(text)]
+            shares.append(sum(words) / max(1, len(words)))
         return np.array(shares, np.float32)
 
     def assets(self) -> dict[str, Callable[[Path], object]]:
@@ -164,17 +167,25 @@ def load_coder(spec: TextSpec) -> TextCoder:
     """The coder of a run that was opened. Raises InputError for assets that are damaged."""
     assert spec.assets_folder is not None
     path = spec.assets_folder / TERMS
+    tokenizer = None
     try:
-        frame = pl.read_parquet(path, glob=False)
+        frame = pl.read_parquet(path, glob=False).select(
+            pl.col("term").cast(pl.String), pl.col("weight").cast(pl.Float64)
+        )
         terms = CountedTerms(frame["term"].to_list(), frame["weight"].to_numpy(), spec.pieces)
-        tokenizer = None
         if spec.encoder is not None:
             path = spec.assets_folder / TOKENIZER
             tokenizer = tokenizer_from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-        raise fail(path, f"is damaged ({error})") from error
-    if len(terms.terms) != spec.terms:
-        raise InputError(f"{path}: holds {len(terms.terms)} terms, not {spec.terms}")
+        raise fail(path, f"is damaged ({reason(error)})") from error
+    if len(terms.numbers) != spec.terms or not np.isfinite(terms.weights).all():
+        problem = f"should hold {spec.terms:,} terms and their weights, and does not"
+        raise fail(spec.assets_folder / TERMS, problem)
+    if tokenizer is not None and spec.encoder is not None:
+        vocabulary = spec.encoder["options"].get("vocabulary", tokenizer.size)
+        if isinstance(vocabulary, int) and tokenizer.size > vocabulary:
+            problem = f"has {tokenizer.size:,} tokens, but the encoder of the run {vocabulary:,}"
+            raise fail(path, problem)
     return TextCoder(spec, terms, tokenizer)
 
 
@@ -194,49 +205,62 @@ def _in_windows(row: Encoded, window: int, most: int, tokenizer: Tokenizer) -> E
     )
 
 
-def learn_columns(table: pl.DataFrame) -> list[TableColumn]:
-    """How the further columns of a training part become numbers."""
+def learn_columns(table: pl.DataFrame, rows: np.ndarray) -> list[TableColumn]:
+    """How the further columns of a table become numbers. rows: int64, of the training part, of
+    which mean, deviation and words are; what kind a column is, all rows say.
+    """
     learned: list[TableColumn] = []
     for name in table.columns:
-        values, bad = _numbers(table[name])
+        cells = table[name]
+        comma = False
+        if cells.dtype == pl.String:
+            comma = decimal_commas(cells.to_frame().lazy(), [name]).get(name, False)
+        values, bad = _numbers(cells, comma)
+        values = values[rows]
         known = values[np.isfinite(values)]
         if not bad.any() and len(known):
-            deviation = float(known.std()) or 1.0
+            if len(known) < len(values):
+                note("values", f"missing numbers in column {shown(name)}, taken as its mean")
             learned.append(
                 TableColumn(
                     name=name,
                     kind="number",
+                    comma=comma,
                     mean=float(known.mean()),
-                    deviation=deviation,
+                    deviation=float(known.std()) or 1.0,
                     words=[],
                 )
             )
-            if len(known) < len(values):
-                note("values", f"missing numbers in column {shown(name)}, taken as its mean")
             continue
-        counts = Counter(_words(table[name]))
+        counts = Counter(word for word in _words(cells[rows]) if word != OTHER)
         words = sorted(word for word, _ in counts.most_common(MOST_WORDS))
         if rare := len(counts) - len(words):
             note("values", f"rare words of column {shown(name)} that count as one", count=rare)
         learned.append(
-            TableColumn(name=name, kind="words", mean=0.0, deviation=1.0, words=[*words, OTHER])
+            TableColumn(
+                name=name, kind="words", comma=False, mean=0.0, deviation=1.0, words=[*words, OTHER]
+            )
         )
     return learned
 
 
-def table_numbers(table: pl.DataFrame, columns: Sequence[TableColumn], count: int) -> np.ndarray:
-    """float32 (n, T): numbers scaled, words as one of several."""
+def table_numbers(
+    table: pl.DataFrame, columns: Sequence[TableColumn], count: int, start: int = 0
+) -> np.ndarray:
+    """float32 (n, T): numbers scaled, words as one of several. start: the number of the first row
+    in its file, from 0. Raises InputError for what is no number in a column of numbers.
+    """
     parts = [np.zeros((count, 0), np.float32)]
     for column in columns:
         name = column["name"]
         if column["kind"] == "number":
-            values, bad = _numbers(table[name])
+            values, bad = _numbers(table[name], column["comma"])
             if bad.any():
-                row = int(np.flatnonzero(bad)[0]) + 1
-                cell = shown(table[name][row - 1])
-                raise InputError(f"column {shown(name)}, row {row}: {cell} is no number")
-            scaled = (values - column["mean"]) / column["deviation"]
-            parts.append(np.nan_to_num(scaled).astype(np.float32)[:, None])
+                row = int(np.flatnonzero(bad)[0])
+                problem = f"{shown(table[name][row])} is no number, as in the training"
+                raise InputError(f"column {shown(name)}, row {start + row + 1}: {problem}")
+            scaled = np.nan_to_num((values - column["mean"]) / column["deviation"])
+            parts.append(np.clip(scaled, -FAR, FAR).astype(np.float32)[:, None])
             continue
         places = {word: place for place, word in enumerate(column["words"])}
         words = _words(table[name])
@@ -247,27 +271,23 @@ def table_numbers(table: pl.DataFrame, columns: Sequence[TableColumn], count: in
     return np.concatenate(parts, 1)
 
 
-def _numbers(column: pl.Series) -> tuple[np.ndarray, np.ndarray]:
-    if column.dtype == pl.Boolean:
-        column = column.cast(pl.Int8)
-    try:
-        return numbers(column)
-    except TypeError:
-        return np.full(len(column), np.nan), np.ones(len(column), bool)
+def _numbers(column: pl.Series, comma: bool) -> tuple[np.ndarray, np.ndarray]:
+    """float64 (n,) and which cells are no numbers; none are where a column is of another type."""
+    if column.dtype == pl.String or column.dtype.is_numeric():
+        return numbers(column, comma=comma)
+    return np.full(len(column), np.nan), column.is_not_null().to_numpy()
 
 
 def _words(column: pl.Series) -> list[str]:
-    if column.dtype.is_nested():
+    if column.dtype.is_nested() or column.dtype == pl.Binary:
         raise InputError(f"--table {column.name}: holds {column.dtype}, not one value a cell")
     return cast("list[str]", column.cast(pl.String).str.strip_chars().fill_null("").to_list())
 
 
 def description_texts(path: str, labels: Sequence[str]) -> list[str]:
-    """The description of each label of a table (label, text), its name where it has none."""
-    from ...data.columns import find_columns
-    from ...data.formats.tables import collect, scan_table
-    from ...data.texts.table import TEXT_SYNONYMS
-
+    """The description of each label of a table (label, text), its name where it has none. Raises
+    InputError for a label with two descriptions.
+    """
     frame, names = scan_table(path)
     columns = find_columns(
         path,
@@ -276,8 +296,14 @@ def description_texts(path: str, labels: Sequence[str]) -> list[str]:
         required=("label", "text"),
         synonyms={**TEXT_SYNONYMS, "label": ("label", "name", "tag", "class")},
     )
-    table = collect(path, frame.select(columns.values()).cast(pl.String))
-    texts = dict(table.rows())
-    if lacking := [label for label in labels if label not in texts]:
+    cells = [pl.col(columns[name]).cast(pl.String).str.strip_chars() for name in ("label", "text")]
+    table = collect(path, frame.select(cells[0].alias("label"), cells[1].alias("text")))
+    texts: dict[str, str] = {}
+    for label, text in table.drop_nulls().rows():
+        if texts.setdefault(label, text) != text:
+            raise fail(path, f"label {shown(label)} has two descriptions; keep one")
+    if lacking := [label for label in labels if not texts.get(label)]:
         note("values", "labels without a description, of which the name is taken", lacking)
+    if unknown := sorted(set(texts) - set(labels)):
+        note("left out", "descriptions of labels that the training part does not have", unknown)
     return [f"{label}: {texts.get(label) or label}" for label in labels]

@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.account import doubt, note
+from ...base.account import note
 from ...base.errors import InputError, fail, shown
-from ...data.columns import note_groups, parse_columns
+from ...data.columns import parse_columns
 from ...data.texts.counting import CountedTerms
 from ...data.texts.labels import Goal, TextLabels, label_names, levels_of
 from ...data.texts.table import FIELDS, TextReading, TextTable, read_text_data, with_rows
 from ...data.texts.tokens import Tokenizer
 from ...data.texts.words import word_spans
 from ..engine.pipeline import Member, Splits
-from ..engine.subsets import Subsets, Taken, own_or_shares, take_groups, take_stratified
 from ..engine.training.order import mix
 from .coding import CodedTexts, TextCoder, learn_columns, load_coder
 from .linear import Rows, best_linear, fit_linear
 from .network import encoder_of
 from .options import NETWORKS, TextOptions
+from .parts import check_equal_texts, groups_of, split, without_rare_classes
 from .spec import EncoderFacts, InputFacts, TextSpec
 from .vectors import learn_vectors
 
@@ -43,9 +43,9 @@ class TextPart:
     """Texts of one part, as a data set.
 
     table: as they were read; coded: as the models see them; truth: float32 (n, L), 0 and 1 of
-    labels and classes, the scaled number; groups: int64 (n,); base: float32 (n, L), logits of the
-    linear model of others, of a training part whose model corrects them; else (0, L); padding: the
-    id that fills up a batch; sources: how many the training part has.
+    labels and classes, the scaled number; groups: int64 (n,); coder: of these texts; base: float32
+    (n, L), logits of the linear model of others, of a training part whose model corrects them; else
+    (0, L).
     """
 
     def __init__(
@@ -54,12 +54,11 @@ class TextPart:
         coded: CodedTexts,
         truth: np.ndarray,
         groups: np.ndarray,
-        padding: int,
-        sources: int,
+        coder: TextCoder,
         base: np.ndarray | None = None,
     ) -> None:
         self.table, self.coded, self.truth, self.groups = table, coded, truth, groups
-        self.padding, self.sources = padding, sources
+        self.coder, self.padding, self.sources = coder, coder.padding, len(coder.spec.sources)
         self.base = np.zeros((0, truth.shape[1]), np.float32) if base is None else base
 
     def __len__(self) -> int:
@@ -93,10 +92,12 @@ def reading_of(options: TextOptions) -> TextReading:
 
 
 def reading_of_run(spec: TextSpec, columns: Sequence[str], *, need_label: bool) -> TextReading:
-    """How other tables of a run are read: by the columns of the training, or those given now."""
-    chosen = {**spec.columns, **parse_columns(columns, FIELDS)}
-    if not spec.sources:
-        chosen.pop("source", None)
+    """How other tables of a run are read: by the columns given now, else by those of the training
+    or their usual names.
+    """
+    chosen = parse_columns(columns, FIELDS)
+    # A title that the training did not have would change what the model sees.
+    lacking = {"title"} - spec.columns.keys() - chosen.keys()
     return TextReading(
         chosen,
         tuple(spec.label_columns) if need_label else (),
@@ -104,6 +105,8 @@ def reading_of_run(spec: TextSpec, columns: Sequence[str], *, need_label: bool) 
         spec.goal,
         spec.separator or None,
         need_label,
+        usual=spec.columns,
+        fields=tuple(name for name in FIELDS if name not in lacking),
     )
 
 
@@ -111,14 +114,13 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
     """The three parts of a new run, coded as its training part teaches."""
     assert options.data is not None
     table = _usable(read_text_data(options.data, reading_of(options)))
-    assert table.labels is not None
+    table = without_rare_classes(table, options.least)
     if options.model == "sources" and not any(table.sources):
         raise fail(options.data, "has no column of sources; name it with --columns source=COLUMN")
     groups = groups_of(table)
-    _refuse_two_labels(options.data, table)
-    subsets = _split(options, table, groups)
-    train = with_rows(table, subsets.train)
-    spec, terms, tokenizer = _learn(options, table, train)
+    check_equal_texts(options.data, table)
+    subsets = split(options, table, groups)
+    spec, terms, tokenizer = _learn(options, table, subsets.train)
     coder = TextCoder(spec, terms, tokenizer)
     train_part, validation, test = (
         part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
@@ -147,7 +149,7 @@ def open_of_run(options: TextOptions, spec: TextSpec, as_test: bool) -> Splits[T
     if as_test:
         part = part_of(table, coder, groups)
         return Splits(part, part, part, spec)
-    subsets = _split(options, table, groups)
+    subsets = split(options, table, groups)
     train, validation, test = (
         part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
     )
@@ -158,8 +160,7 @@ def part_of(table: TextTable, coder: TextCoder, groups: np.ndarray) -> TextPart:
     """Texts as a data set."""
     assert table.labels is not None
     truth = truth_of(table.labels, coder.spec)
-    sources = len(coder.spec.sources)
-    return TextPart(table, coder.code(table), truth, groups, coder.padding, sources)
+    return TextPart(table, coder.code(table), truth, groups, coder)
 
 
 def truth_of(labels: TextLabels, spec: TextSpec) -> np.ndarray:
@@ -178,38 +179,13 @@ def truth_of(labels: TextLabels, spec: TextSpec) -> np.ndarray:
     if new:
         # What is rare was left out of the labels of several; a class cannot be.
         if spec.goal == "class":
-            name = next(iter(new))
+            name, count = new.most_common(1)[0]
             raise InputError(
-                f"label {shown(name)} is in a validation or test part, or in new data, and not "
-                "often enough in the training part; leave these texts out, or lower --least"
+                f"class {shown(name)} of {count:,} texts is not in the training part, so no model "
+                "can give it; leave these texts out, or give the training such texts"
             )
         note("left out", "labels that the model does not know, in no score", sorted(new))
     return truth
-
-
-def groups_of(table: TextTable) -> np.ndarray:
-    """A number for each text, int64 (N,): equal for texts of one group, and for equal texts."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    count = len(table)
-    keys: dict[tuple[str, str], int] = {}
-    rows, nodes = [], []
-    for row, (text, group) in enumerate(zip(table.texts, table.groups, strict=True)):
-        plain = " ".join(text.split()).casefold()
-        for key in (("text", plain), ("group", group)):
-            if key[1]:
-                rows.append(row)
-                nodes.append(count + keys.setdefault(key, len(keys)))
-    size = count + len(keys)
-    edges = coo_matrix((np.ones(len(rows)), (rows, nodes)), shape=(size, size))
-    _, components = connected_components(edges, directed=False)
-    _, codes = np.unique(components[:count], return_inverse=True)
-    note_groups("group", "texts", table.columns.get("group"), table.groups)
-    copies = count - len({" ".join(text.split()).casefold() for text in table.texts})
-    if copies:
-        note("items", "texts that are there more than once, kept in one part", count=copies)
-    return codes.astype(np.int64)
 
 
 def _usable(table: TextTable) -> TextTable:
@@ -219,62 +195,11 @@ def _usable(table: TextTable) -> TextTable:
     return table if len(known) == len(table) else with_rows(table, known)
 
 
-def _refuse_two_labels(where: str, table: TextTable) -> None:
-    """Equal texts with different classes."""
-    assert table.labels is not None
-    if table.labels.goal != "class":
-        return
-    labels: dict[str, str] = {}
-    for text, names in zip(table.texts, table.labels.names, strict=True):
-        assert names is not None
-        plain = " ".join(text.split())
-        if labels.setdefault(plain, names[0]) != names[0]:
-            both = f"{shown(labels[plain])} and {shown(names[0])}"
-            doubt("two-labels", where, f"the text {shown(plain[:60])} has two labels, {both}")
-            return
-
-
-def _split(options: TextOptions, table: TextTable, groups: np.ndarray) -> Subsets:
-    labels, generator = table.labels, np.random.default_rng(mix(options.seed, 3))
-    assert labels is not None
-    codes = np.zeros(len(table), np.int64)
-    if labels.goal == "class":
-        names = [row[0] for row in labels.names if row is not None]
-        codes = np.unique(names, return_inverse=True)[1]
-
-    def take(among: np.ndarray, share: float, _: str) -> Taken:
-        if labels.goal == "class" and len(np.unique(groups[among])) > 2:
-            seed = mix(options.seed, 3) % (1 << 32)
-            return take_stratified(options.data, among, codes[among], groups[among], share, seed)
-        return take_groups(among, groups[among], share, generator)
-
-    subsets = own_or_shares(
-        options.data,
-        table.parts,
-        take,
-        test_share=options.test_share,
-        validation_share=options.validation_share,
-        items="texts",
-    )
-    _refuse_shared_groups(options.data, table, groups, subsets)
-    return subsets
-
-
-def _refuse_shared_groups(
-    where: object, table: TextTable, groups: np.ndarray, subsets: Subsets
-) -> None:
-    """A group or a text in two parts that the data names would tell the answer."""
-    train, others = set(groups[subsets.train]), np.concatenate(subsets[1:])
-    if shared := [row for row in others.tolist() if groups[row] in train]:
-        text = shown(table.texts[shared[0]][:60])
-        problem = f"{len(shared):,} texts of validation or test are in the training part as well, "
-        doubt("copies", where, f"{problem}or of its groups ({text})")
-
-
 def _learn(
-    options: TextOptions, table: TextTable, train: TextTable
+    options: TextOptions, table: TextTable, rows: np.ndarray
 ) -> tuple[TextSpec, CountedTerms, Tokenizer | None]:
-    """All that is learned of the training part before the training."""
+    """All that is learned of the training part before the training. rows: of this part."""
+    train = with_rows(table, rows)
     labels = cast(TextLabels, train.labels)
     names, counts = _label_names(options, table, labels)
     mark = None if options.hierarchy == "auto" else options.hierarchy.removeprefix("none")
@@ -309,7 +234,7 @@ def _learn(
         columns=dict(table.columns),
         label_columns=list(options.label_columns),
         separator=labels.separator,
-        table=learn_columns(train.table),
+        table=learn_columns(table.table, rows),
         sources=sources,
         mean=float(numbers.mean()) if len(numbers) else 0.0,
         deviation=deviation or 1.0,

@@ -31,9 +31,11 @@ from ..metrics.labels.decisions import label_decisions, label_reliability
 from . import figures, network
 from .coding import inputs_of
 from .data import TextPart, open_new, open_of_run
+from .explanation.examples import example_figures
+from .explanation.sums import told_of
 from .linear import losses
 from .options import TextOptions, TextPredictOptions
-from .prediction import TextItem, answer_lines, list_parts, predict_parts, schema
+from .prediction import FILE, TextItem, answer_lines, list_parts, predict_parts, schema
 from .probabilities import calibrated, check_calibration, fit_calibration, tell
 from .rungs import TextRungs, logits_of
 from .scoring import score_classes, score_labels, score_numbers
@@ -87,7 +89,7 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
             first = np.take_along_axis(truth, logits.argmax(1)[:, None], 1)[:, 0]
             rows.append(np.stack([loss, first]))
         loss, first = np.concatenate(rows, 1).mean(1).tolist()
-        return {"loss": loss} if goal == "number" else {"loss": loss, "first_right": first}
+        return {"loss": loss} if goal == "number" else {"loss": loss, "P@1": first}
 
     def rungs(self, spec: TextSpec) -> TextRungs:
         """Shares, tf-idf with a linear model, and the blend."""
@@ -121,6 +123,7 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
             truth, predicted = (
                 x[:, 0] * spec.deviation + spec.mean for x in (dataset.truth, logits)
             )
+            told = told_of(logits, context.calibration, spec)
             pictures = [figures.number_figure(truth, predicted, spec.labels[0])]
         elif spec.goal == "class":
             told = tell(logits, context.calibration, spec)
@@ -139,6 +142,7 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
             ]
         intervals = {name: list(ends) for name, ends in scores.intervals.items()}
         metrics = {**scores.values, "intervals": intervals}
+        pictures = [*example_figures(model, dataset, told, context), *pictures]
         return Review(metrics, scores.headline, pictures, scores.tables)
 
     def export_example(
@@ -159,11 +163,11 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
 
     def list_items(self, options: TextPredictOptions, spec: TextSpec) -> Sequence[TextItem]:
         """Parts of 1,024 texts."""
-        return list_parts(options)
+        return list_parts(options, spec)
 
     def member(self, item: TextItem) -> Member:
         """The file of a text that is one."""
-        return Member(item["id"] if item.get("is_file") else item["file"])
+        return Member(item.get("id", item["file"]) if item["kind"] == FILE else item["file"])
 
     def prediction_schema(self, options: TextPredictOptions, spec: TextSpec) -> Schema:
         """row, id, then labels, prediction or number, the most probable labels, the set."""

@@ -6,10 +6,8 @@ Shapes: n texts of a part, L outputs.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NotRequired
@@ -19,46 +17,65 @@ import polars as pl
 import torch
 from torch import nn
 
-from ...base.account import note
-from ...base.errors import InputError, fail, reason
-from ...base.files import walk_folder
+from ...base.account import note, part_of_account
+from ...base.errors import InputError, fail
+from ...base.files import file_stamp, walk_folder
 from ...data.formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table
-from ...data.texts.table import TextTable, is_text_file, read_text_file, table_of_rows, with_rows
+from ...data.texts.files import (
+    LinePart,
+    is_text_file,
+    line_encoding,
+    line_parts,
+    read_lines,
+    read_text_file,
+    refuse_long_text,
+)
+from ...data.texts.json_lines import are_json_lines, rows_of_json_lines
+from ...data.texts.table import TextTable, table_of_rows
 from ..engine.pipeline import Context, Item
 from .coding import TextCoder, inputs_of, load_coder
 from .data import reading_of_run
 from .options import TextPredictOptions
 from .probabilities import ancestors, tell
-from .spec import TextSpec
+from .spec import TERMS, TOKENIZER, TextSpec
+from .standard_input import STDIN, aside_of, set_aside
 
 PART = 1024  # texts of an item
-STDIN = "-"
-LINES_CAP = 4 << 30  # bytes of standard input that are set aside
+TABLE, LINES, JSON_LINES, FILE = "table", "lines", "json lines", "file"
 
 
 class TextItem(Item):
-    """A part of a file: `rows` texts from `start` on, or a file that is one text; lines: whether
-    each line of it is one.
+    """A part of a file: `rows` texts from `start` on, or a file that is one text.
+
+    kind: TABLE, LINES (each is a text), JSON_LINES (each is a row), or FILE, a text; offset: the
+    byte at which lines begin; digest: of standard input, which has no file to be known by.
     """
 
     start: int
     rows: int
-    lines: NotRequired[bool]
-    is_file: NotRequired[bool]
+    kind: str
+    offset: NotRequired[int]
+    encoding: NotRequired[str]
+    digest: NotRequired[str]
 
 
-def list_parts(options: TextPredictOptions) -> list[TextItem]:
-    """The parts of the files that a path, folder or pattern names, or of standard input."""
+def list_parts(options: TextPredictOptions, spec: TextSpec) -> list[TextItem]:
+    """The parts of the files that a path, folder or pattern names, or of standard input. Raises
+    InputError for options that say nothing of the run.
+    """
+    if spec.goal == "number":
+        for name in ("abstain", "all_labels"):
+            if getattr(options, name):
+                flag = f"--{name.replace('_', '-')}"
+                raise InputError(f"{flag}: the run predicts a number, not labels")
     if options.input == STDIN:
-        return _parts_of_lines(_standard_input(options.output), "stdin")
+        return _parts_of_standard_input(options)
     source = Path(options.input)
-    if source.is_dir():
-        files = walk_folder(source, [".txt"], deep=True, noted=False)
-        if files:
-            return [
-                TextItem(file=str(source / name), id=name, start=0, rows=1, is_file=True)
-                for name in files
-            ]
+    if source.is_dir() and (names := walk_folder(source, [".txt"], deep=True, noted=False)):
+        walk_folder(source, [".txt"], deep=True)  # what is left out goes into the account
+        return [
+            TextItem(file=str(source / name), id=name, start=0, rows=1, kind=FILE) for name in names
+        ]
     items: list[TextItem] = []
     files = list_files(options.input, TABLE_SUFFIXES)
     for file in files:
@@ -68,8 +85,21 @@ def list_parts(options: TextPredictOptions) -> list[TextItem]:
             if len(files) == 1:
                 raise
             # It fails again when it is read, as one item among the others.
-            items.append(TextItem(file=file, id=Path(file).name, start=0, rows=0))
+            items.append(TextItem(file=file, id=Path(file).name, start=0, rows=0, kind=TABLE))
     return items
+
+
+def _parts_of_standard_input(options: TextPredictOptions) -> list[TextItem]:
+    digest = set_aside(options.output)
+    path = aside_of(options.output, digest)
+    try:
+        items = _parts_of_lines(path, STDIN)
+    except InputError as error:
+        path.unlink(missing_ok=True)
+        raise InputError(str(error).replace(str(path), "--input -")) from None
+    if Path(options.output).exists() and not options.overwrite:
+        path.unlink(missing_ok=True)  # it is done, or refused
+    return [TextItem(**{**item, "file": STDIN, "digest": digest}) for item in items]
 
 
 def _parts_of_file(file: str) -> list[TextItem]:
@@ -80,9 +110,36 @@ def _parts_of_file(file: str) -> list[TextItem]:
     count = int(collect(file, frame.select(pl.len())).item())
     return [
         TextItem(
-            file=file, id=f"{Path(file).name}:{start}", start=start, rows=min(PART, count - start)
+            file=file,
+            id=f"{Path(file).name}:{start}",
+            start=start,
+            rows=min(PART, count - start),
+            kind=TABLE,
         )
         for start in range(0, max(count, 1), PART)
+    ]
+
+
+def _parts_of_lines(path: Path, name: str) -> list[TextItem]:
+    """Parts of a file with a text, or a row as JSON, on each line."""
+    encoding = line_encoding(path)
+    parts = list(line_parts(path, PART))
+    if not parts:
+        raise fail(path, "has no lines of text")
+    of_json = are_json_lines(read_lines(path, parts[0], encoding))
+    kind = "a row as JSON" if of_json else "a text"
+    note("assumed", f"files with {kind} on each line", [name])
+    return [
+        TextItem(
+            file=str(path),
+            id=f"{name}:{part.start}",
+            start=part.start,
+            rows=part.lines,
+            kind=JSON_LINES if of_json else LINES,
+            offset=part.offset,
+            encoding=encoding,
+        )
+        for part in parts
     ]
 
 
@@ -114,44 +171,61 @@ def predict_parts(
     coder = coder_of(spec)
     answers: list[pl.DataFrame | ValueError] = []
     for item in items:
-        try:
-            table = read_part(item, options, spec)
-            rows = _told(model, table, coder, context)
-            start = item["start"]
-            numbered = {"row": np.arange(start, start + len(table)), "id": table.ids}
+        with part_of_account():
+            try:
+                table = read_part(item, options, spec)
+                rows = _told(model, table, coder, context)
+            except ValueError as error:
+                answers.append(error)
+                continue
+            numbered = {"row": np.arange(len(table)) + item["start"], "id": table.ids}
             answers.append(pl.DataFrame({**numbered, **rows}, schema=schema(options, spec)))
             note("read", "texts", count=len(table))
-        except ValueError as error:
-            answers.append(error)
     return answers
 
 
 def coder_of(spec: TextSpec) -> TextCoder:
     """The coder of a run; a worker keeps it from part to part."""
-    return _coder(json.dumps(spec.to_json()), str(spec.assets_folder))
+    assert spec.assets_folder is not None
+    stamps = [file_stamp(spec.assets_folder / name) for name in (TERMS, TOKENIZER)]
+    return _coder(json.dumps(spec.to_json()), str(spec.assets_folder), str(stamps))
 
 
 @lru_cache(maxsize=2)
-def _coder(spec: str, assets_folder: str) -> TextCoder:
+def _coder(spec: str, assets_folder: str, _changed: str) -> TextCoder:
     opened = TextSpec.from_json(json.loads(spec))
     return load_coder(opened.with_assets(opened.assets, Path(assets_folder)))
 
 
 def read_part(item: TextItem, options: TextPredictOptions, spec: TextSpec) -> TextTable:
     """The texts of an item. Raises InputError for a part that cannot be read."""
-    file, start = item["file"], item["start"]
+    file, start, kind = item["file"], item["start"], item["kind"]
     reading = reading_of_run(spec, options.columns, need_label=False)
-    if item.get("is_file"):
-        texts = [read_text_file(file)]
-        return _plain_table(texts, [item.get("id", file)])
-    if item.get("lines"):
-        texts = list(_lines(Path(file), start, item["rows"]))
-        if texts and texts[0].lstrip().startswith("{"):
-            frame = _of_json_lines(file, texts)
-            return table_of_rows(file, frame, frame.columns, reading)
-        return _plain_table(texts, [str(start + k) for k in range(len(texts))])
-    frame, names = scan_table(file)
-    return table_of_rows(file, collect(file, frame.slice(start, item["rows"])), names, reading)
+    if kind == FILE:
+        text = read_text_file(file)
+        refuse_long_text(file, text)
+        return plain_table([text], [item.get("id", file)])
+    if kind in (LINES, JSON_LINES):
+        of_stdin = item.get("digest")
+        path = Path(file) if of_stdin is None else aside_of(options.output, of_stdin)
+        part = LinePart(start, item["rows"], item.get("offset", 0))
+        lines = read_lines(path, part, item.get("encoding", "utf-8"))
+        if kind == LINES:
+            return plain_table(lines, _numbers_of(start, len(lines)))
+        frame = rows_of_json_lines(file, lines, start)
+        names = frame.columns
+    else:
+        scanned, names = scan_table(file)
+        frame = collect(file, scanned.slice(start, item["rows"]))
+    table = table_of_rows(file, frame, names, reading, start)
+    if "id" not in table.columns:
+        table = replace(table, ids=_numbers_of(start, len(table)))
+    return table
+
+
+def _numbers_of(start: int, count: int) -> list[str]:
+    """What rows are called that have no name: their numbers, from 0."""
+    return [str(start + k) for k in range(count)]
 
 
 def answer_lines(rows: pl.DataFrame, spec: TextSpec) -> list[str]:
@@ -222,16 +296,15 @@ def _told(
 def text_logits(
     model: nn.Module, table: TextTable, coder: TextCoder, device: torch.device, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """float64 logits (n, L) of texts, and the share (n,) of their terms that the model knows."""
-    parts, known = [np.zeros((0, coder.spec.outputs))], [np.zeros(0, np.float32)]
+    """float64 logits (n, L) of texts, and the share (n,) of their words that the model knows."""
+    coded = coder.code(table)
+    parts = [np.zeros((0, coder.spec.outputs))]
     for start in range(0, len(table), batch_size):
-        rows = np.arange(start, min(start + batch_size, len(table)))
-        coded = coder.code(with_rows(table, rows))
-        batch = coded.inputs(np.arange(len(rows)), coder.padding)
+        rows = range(start, min(start + batch_size, len(table)))
+        batch = coded.inputs(rows, coder.padding)
         logits = model(*(value.to(device) for value in inputs_of(batch)))
         parts.append(logits.double().cpu().numpy())
-        known.append(coder.known_share([table.texts[row] for row in rows.tolist()]))
-    return np.concatenate(parts), np.concatenate(known)
+    return np.concatenate(parts), coder.known_share(table.texts)
 
 
 def _named(names: np.ndarray, chosen: np.ndarray, chance: np.ndarray) -> list[list[str]]:
@@ -243,56 +316,9 @@ def _named(names: np.ndarray, chosen: np.ndarray, chance: np.ndarray) -> list[li
     ]
 
 
-def _plain_table(texts: list[str], ids: list[str]) -> TextTable:
-    empty = [""] * len(texts)
-    return TextTable(texts, ids, empty, empty, empty, empty, None, pl.DataFrame(), {})
-
-
-def _standard_input(output: str) -> Path:
-    """Standard input in a file beside the output, since parts of it may be read again."""
-    path = Path(f"{output}.stdin.txt")
-    try:
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
-        if os.path.getsize(path) > LINES_CAP:
-            raise InputError(f"--input -: more than {LINES_CAP >> 30} GiB; give a file")
-    except OSError as error:
-        raise fail(path, f"cannot be written ({reason(error)})") from error
-    if not os.path.getsize(path):
-        raise InputError("--input -: standard input is empty; give a text on each line")
-    return path
-
-
-def _parts_of_lines(path: Path, name: str) -> list[TextItem]:
-    """Parts of a file with a text on each line."""
-    count = sum(1 for _ in _lines(path, 0, None))
-    if not count:
-        raise fail(path, "has no lines of text")
-    note("assumed", "each line is a text", [name])
-    return [
-        TextItem(
-            file=str(path), id=f"{name}:{start}", start=start, rows=min(PART, count - start),
-            lines=True,
-        )
-        for start in range(0, count, PART)
-    ]  # fmt: skip
-
-
-def _lines(path: Path, start: int, rows: int | None) -> Iterator[str]:
-    """Lines of a file, empty ones as well."""
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline=None) as file:
-            for number, line in enumerate(file):
-                if rows is not None and number >= start + rows:
-                    return
-                if number >= start:
-                    yield line.rstrip("\n")
-    except OSError as error:
-        raise fail(path, f"cannot be read ({reason(error)})") from error
-
-
-def _of_json_lines(file: str, lines: Sequence[str]) -> pl.DataFrame:
-    try:
-        return pl.read_ndjson("\n".join(lines).encode(), infer_schema_length=None)
-    except pl.exceptions.PolarsError as error:
-        raise fail(file, f"its lines are no JSON ({reason(error)})") from error
+def plain_table(texts: list[str], ids: list[str]) -> TextTable:
+    """Texts with nothing beside them."""
+    if empty := sum(not text.strip() for text in texts):
+        note("values", "empty texts", count=empty)
+    blank = [""] * len(texts)
+    return TextTable(texts, ids, blank, blank, blank, blank, None, pl.DataFrame(), {})

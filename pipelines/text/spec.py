@@ -37,11 +37,12 @@ class EncoderFacts(TypedDict):
 
 class TableColumn(TypedDict):
     """A further column that the model sees: a number, scaled by mean and deviation, or one of some
-    words, each of which is a number of its own.
+    words, each of which is a number of its own; comma: whether numbers have a decimal comma.
     """
 
     name: str
     kind: Literal["number", "words"]
+    comma: bool
     mean: float
     deviation: float
     words: list[str]
@@ -85,7 +86,7 @@ class TextSpec(Spec):
     terms: int
     encoder: EncoderFacts | None
     most_tokens: int
-    vectors: VectorFacts | None
+    vectors: VectorFacts | None = None
     files: bool
     by_source: bool = False
     fitted: LinearFit | None = field(default=None, metadata={"saved": False})

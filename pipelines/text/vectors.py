@@ -61,7 +61,7 @@ def text_vectors(name: str, texts: Sequence[str]) -> np.ndarray:
         for start in range(0, len(texts), BATCH):
             rows = order[start : start + BATCH]
             keys = [_key(name, texts[row]) for row in rows]
-            waiting = []
+            waiting: list[tuple[int, bytes]] = []
             for row, key in zip(rows, keys, strict=True):
                 known = stored.get(key, opened.width)
                 if known is None:
@@ -92,7 +92,7 @@ def encode(opened: OpenedEncoder, texts: Sequence[str]) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _opened(name: str) -> OpenedEncoder:
-    return open_encoder(name)
+    return open_encoder(name, option="--vectors")
 
 
 def _key(name: str, text: str) -> bytes:

@@ -1,1 +1,1 @@
-"""Topics of texts: found, scored, and rated by people and machines."""
+"""Topics of texts: models, scores, raters, and how results are shown."""

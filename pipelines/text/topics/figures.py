@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from ....base.account import note
+from ...figures.fonts import boxed, fonts_with
 from ...figures.style import BLUE, GREY, LIGHT, MEDIUM, ROW, SMALL, WIDE, styled_figure
 from ...metrics.agreement import Score
 
@@ -23,16 +25,20 @@ def topics_figure(
 ) -> Figure:
     """The first words of the largest topics, as bars of their weights.
 
-    sizes: how many texts each is the largest topic of.
+    sizes: how many texts each is the largest topic of. Letters that no installed font has are boxes
+    and noted.
     """
-    order = np.argsort(-np.asarray(sizes), kind="stable")[:MOST_SHOWN]
+    families, missing = fonts_with(word for topic in words for word in topic[:BARS])
+    if missing:
+        note("left out", "letters that no installed font has (picture)", sorted(missing))
+    order = sorted(range(len(sizes)), key=lambda place: -sizes[place])[:MOST_SHOWN]
     rows = -(-len(order) // COLUMNS)
     with styled_figure(WIDE, 0.55 * ROW * rows, grid=False) as figure:
         grid = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
         for axes, place in zip(grid, order, strict=False):
-            shown = list(words[place][:BARS])
+            shown = [boxed(word, missing) for word in words[place][:BARS]]
             axes.barh(range(len(shown)), weights[place][: len(shown)], color=BLUE)
-            axes.set_yticks(range(len(shown)), shown, fontsize=SMALL)
+            axes.set_yticks(range(len(shown)), shown, fontsize=SMALL, fontfamily=families)
             axes.invert_yaxis()
             axes.set_xticks([])
             axes.set_title(f"{names[place]}: {sizes[place]:,} texts", fontsize=SMALL)

@@ -51,12 +51,14 @@ def count_terms(
     corpus: Sequence[Sequence[str]], least: int, most_share: float, stop_words: Collection[str]
 ) -> TermTable:
     """Count the terms that are in at least `least` texts, in at most `most_share` of them, and are
-    no stop words; what is left out is noted.
+    neither numbers nor stop words; what is left out is noted.
 
     corpus: the terms of each text. Raises InputError where fewer than 2 remain.
     """
     frequency = document_counts(corpus)
-    usable = {term: n for term, n in frequency.items() if term not in stop_words}
+    usable = {
+        term: n for term, n in frequency.items() if term not in stop_words and not _number(term)
+    }
     rare = sum(n < least for n in usable.values())
     common = [term for term, n in usable.items() if n > most_share * len(corpus)]
     terms = sorted(t for t, n in usable.items() if least <= n <= most_share * len(corpus))
@@ -75,6 +77,10 @@ def count_terms(
     shape = (len(corpus), len(terms))
     cells = (np.ones(len(rows)), (np.array(rows, int), np.array(columns, int)))
     return TermTable(sparse.csr_matrix(cells, shape=shape), terms)
+
+
+def _number(term: str) -> bool:
+    return term.replace(",", "").replace(".", "").isdecimal()
 
 
 def stop_words_of(choice: str, corpus: Sequence[Sequence[str]]) -> frozenset[str]:

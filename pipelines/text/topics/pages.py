@@ -23,11 +23,11 @@ from ....base.own_files import ASIDE
 from ...engine.accounts import publish
 from ...engine.command_line.where import columns
 from ...engine.inference.output import refuse_input_as_output
-from ...engine.runs.report import markdown
 from ...figures.classifier import interval_text
 from ...metrics.agreement import Score
 
 ACCOUNT, MARKDOWN, PAGE = "account.json", "summary.md", "summary.html"
+LOCK = ".lock"
 _STYLE = (
     "body{font:15px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem}"
     "table{border-collapse:collapse;margin:1rem 0}td,th{padding:.3rem .7rem;text-align:left;"
@@ -42,24 +42,43 @@ def results_folder(
     """A folder to write results into; it is renamed to `output` when the block has ended well.
 
     names: of what the verb writes. Raises InputError for a folder that is not empty, unless its
-    results are to be replaced and it holds nothing else, and where `read` would be replaced.
+    results are to be replaced and it holds nothing else, and where `read` would be replaced. After
+    any error nothing is left.
     """
     home = Path(os.path.realpath(output))
     refuse_input_as_output(output, [path for path in read if path])
-    _check_output(home, output, {*names, ACCOUNT, MARKDOWN, PAGE}, overwrite)
+    names = {*names, ACCOUNT, MARKDOWN, PAGE}
+    _check_output(home, output, names, overwrite)
     part = home.with_name(f"{home.name}.part")
+    _refuse_foreign(part, {*names, LOCK})
     try:
         part.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{part}: cannot be written ({error.strerror})") from None
     with held(part, Path(output)):
-        for leftover in part.iterdir():  # of a job that was killed
-            if leftover.name == ".lock":
-                continue
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
-        yield part
-        _replace(part, home)
-    (home / ".lock").unlink(missing_ok=True)
+        _clear(part)
+        try:
+            yield part
+            _replace(part, home)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+    (home / LOCK).unlink(missing_ok=True)
+
+
+def _refuse_foreign(part: Path, names: Collection[str]) -> None:
+    for path in sorted(part.iterdir()) if part.is_dir() else ():
+        if path.name not in names and not path.name.startswith(ASIDE):
+            raise InputError(f"{part}: holds {path.name}, which is no such result; move it away")
+
+
+def _clear(part: Path) -> None:
+    """Remove what a job that was killed has left."""
+    for leftover in part.iterdir():
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        elif leftover.name != LOCK:
+            leftover.unlink()
 
 
 def _check_output(home: Path, output: str, names: Collection[str], overwrite: bool) -> None:
@@ -101,6 +120,8 @@ def write_summary(
     tables: by their titles; notes: sentences below the title; picture: name of a file in the
     folder.
     """
+    from ...engine.runs.report import markdown  # only at the end: it imports torch
+
     publish(account, folder / ACCOUNT, shown=False)
     read = [line[:1].upper() + line[1:] for line in account.lines()]
     text = [f"# {title}", *notes]
@@ -153,4 +174,5 @@ def _html_table(table: pl.DataFrame) -> str:
 def _cell(value: object) -> str:
     if value is None or value != value:
         return "–"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    # Without the sign of a zero.
+    return f"{round(value, 3) + 0.0:.3f}" if isinstance(value, float) else str(value)

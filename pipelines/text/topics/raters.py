@@ -176,9 +176,9 @@ def _votes(ratings: Ratings, tasks: Mapping[str, RatedTask]) -> np.ndarray:
         by_task.setdefault(task, []).append(code)
     shares = []
     for name, task in tasks.items():
-        wanted_code = task.truth if ratings.kind == "intrusion" else 0
+        counted = task.truth if ratings.kind == "intrusion" else 0
         codes = np.array(by_task.get(name, []))
-        shares.append((codes == wanted_code).mean() if len(codes) else np.nan)
+        shares.append((codes == counted).mean() if len(codes) else np.nan)
     return np.array(shares)
 
 

@@ -50,7 +50,10 @@ class WordVectors:
         """The same for these words only, looked up once."""
         distinct = list(dict.fromkeys(words))
         table = dict(zip(distinct, self(distinct), strict=True))
-        return WordVectors(self.what, lambda asked: np.stack([table[word] for word in asked]))
+        none = np.zeros((0, next((len(vector) for vector in table.values()), 1)))
+        return WordVectors(
+            self.what, lambda asked: np.stack([table[word] for word in asked]) if asked else none
+        )
 
 
 def open_vectors(
@@ -74,9 +77,9 @@ def open_vectors(
             "and vectors, or .txt or .vec with a word and its numbers on each line"
         )
     file = check_file(choice, (".npz", *TEXT_FILES))
-    wanted = {text for word in words for text in (word, word.casefold(), *terms_of(word))}
+    asked = {text for word in words for text in (word, word.casefold(), *terms_of(word))}
     read = _read_npz if path.suffix.lower() == ".npz" else _read_text
-    table = read(choice, file, wanted)
+    table = read(choice, file, asked)
     if not table:
         raise fail(choice, f"has no vector of any of the {len(words):,} words of the topics")
     return WordVectors(f"vectors of {path.name}", _lookup(table))
@@ -91,7 +94,7 @@ def encoder_vectors(name: str) -> WordVectors:
     from ....data.texts.tokens import batch_of
     from ..encoders import open_encoder
 
-    opened = open_encoder(name)
+    opened = open_encoder(name, option="--vectors")
     encoder = opened.encoder.eval()
 
     def vectors(words: Sequence[str]) -> np.ndarray:
@@ -184,7 +187,7 @@ def _lookup(table: Mapping[str, np.ndarray]) -> Callable[[Sequence[str]], np.nda
     )
 
 
-def _read_npz(choice: str, file: Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
+def _read_npz(choice: str, file: Path, asked: Collection[str]) -> dict[str, np.ndarray]:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             words, vectors = arrays["words"], arrays["vectors"]
@@ -195,11 +198,11 @@ def _read_npz(choice: str, file: Path, wanted: Collection[str]) -> dict[str, np.
     return {
         str(word): vector
         for word, vector in zip(words, vectors.astype(np.float64), strict=True)
-        if str(word) in wanted
+        if str(word) in asked
     }
 
 
-def _read_text(choice: str, file: Path, wanted: Collection[str]) -> dict[str, np.ndarray]:
+def _read_text(choice: str, file: Path, asked: Collection[str]) -> dict[str, np.ndarray]:
     """Vectors as word2vec and GloVe write them; a first line of two numbers is a head."""
     table: dict[str, np.ndarray] = {}
     width = None
@@ -208,7 +211,7 @@ def _read_text(choice: str, file: Path, wanted: Collection[str]) -> dict[str, np
             word, *cells = line.rstrip().split(" ")
             if number == 1 and len(cells) == 1:
                 continue
-            if word not in wanted:
+            if word not in asked:
                 continue
             try:
                 vector = np.array(cells, np.float64)

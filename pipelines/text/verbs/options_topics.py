@@ -28,7 +28,7 @@ class TopicFitOptions:
     data: str
     """Table of texts (.csv, .tsv, .jsonl, .parquet, .xlsx), or .txt with a text on each line."""
     column: str | None = None
-    """Column of the texts; by default one with a usual name, else the one with the longest."""
+    """Column of the texts; by default one with a usual name, else the only one of long cells."""
     output: str = "topics"
     """Folder for topics.json, documents.parquet, the picture and the summary."""
     overwrite: bool = False
@@ -69,7 +69,7 @@ class TopicEvaluateOptions:
     data: str | None = None
     """Table of texts to count words in; without it there is no coherence."""
     column: str | None = None
-    """Column of the texts; by default one with a usual name, else the one with the longest."""
+    """Column of the texts; by default one with a usual name, else the only one of long cells."""
     output: str | None = None
     """Folder for scores.json, the scores of each topic, the picture and the summary; by default
     they are only printed."""
@@ -101,7 +101,7 @@ class TopicTaskOptions:
     data: str | None = None
     """Table of texts: intruders are then about as frequent as the words of the topic."""
     column: str | None = None
-    """Column of the texts; by default one with a usual name, else the one with the longest."""
+    """Column of the texts; by default one with a usual name, else the only one of long cells."""
     vectors: str = CORPUS
     """Word vectors that say which topics are close (mixing): corpus, a published encoder or a file,
     as of `topics evaluate`."""

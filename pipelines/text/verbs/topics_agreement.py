@@ -93,7 +93,7 @@ def _rated(part: Ratings, options: TopicAgreementOptions) -> RatedKind:
     if options.merge_sizes and len(merged) < len(models):
         what = "models whose names differ by a number at the end are one (--no-merge-sizes)"
         note("assumed", what)
-    if not models:
+    if not models and part.kind != "names":
         note("assumed", f"all tasks ({part.kind}) are of one model: name the key with --key")
     return rate_kind(part, merge_sizes=options.merge_sizes, draws=options.draws, seed=options.seed)
 
@@ -252,12 +252,12 @@ def _picture(
     names = list(dict.fromkeys(name for rated in kinds.values() for name in rated.by_family))
     if not names:
         return None
-    wanted_scores = {"mixing": ("d_prime", "macro_f1", "criterion")}
+    of_kind = {"mixing": ("d_prime", "macro_f1", "criterion")}
     nothing = Score(float("nan"), float("nan"), float("nan"))
     panels = {
         f"{kind}: {score}": [rated.by_family.get(name, {}).get(score, nothing) for name in names]
         for kind, rated in kinds.items()
-        for score in wanted_scores.get(kind, ("accuracy",))
+        for score in of_kind.get(kind, ("accuracy",))
     }
     chance = {"mixing: d_prime": 0.0, "mixing: criterion": 0.0, "intrusion: accuracy": 0.2}
     return names, panels, chance

@@ -14,7 +14,7 @@ from ....base.errors import InputError
 from ....base.files import write_aside, write_json
 from ....data.formats.tables import check_file
 from ....data.texts.corpus import Texts, read_texts
-from ....data.texts.table import read_text_file
+from ....data.texts.files import read_text_file
 from ....data.texts.terms import terms_of
 from ....data.texts.topics import Topic
 from ...engine.accounts import publish
@@ -70,8 +70,8 @@ def fit(options: TopicFitOptions) -> FoundTopics:
         topics = [Topic(str(place), tuple(words)) for place, words in enumerate(fitted.words)]
         scores = score_topics(options.output, topics, corpus, None, top=options.top_words)
         documents = _documents(texts, fitted)
-        publish(account)
         _write(folder, options, topics, fitted, documents)
+        publish(account)
         table = _topic_table(options, topics, fitted, scores)
         notes = _notes(options, texts, scores)
         write_summary(

@@ -12,6 +12,7 @@ import polars as pl
 from ....base.account import note, opened
 from ....base.errors import InputError, fail
 from ....base.files import write_aside, write_text
+from ....data.formats.tables import collect, scan_table
 from ....data.texts.corpus import read_texts
 from ....data.texts.terms import Vocabulary, terms_of
 from ....data.texts.topic_tasks import (
@@ -68,6 +69,7 @@ def make_tasks(options: TopicTaskOptions) -> WrittenTasks:
     check_topics(options)
     names = (KEY, SHEETS, INSTRUCTIONS)
     read = [*options.topics, options.data, options.control_words]
+    _keep_answers(options)
     with (
         opened() as account,
         results_folder(options.output, names, overwrite=options.overwrite, read=read) as folder,
@@ -89,6 +91,15 @@ def make_tasks(options: TopicTaskOptions) -> WrittenTasks:
         f"{output / SHEETS} --key {output / KEY}"
     )
     return WrittenTasks(output, key, [output / SHEETS / sheet for sheet in sheets])
+
+
+def _keep_answers(options: TopicTaskOptions) -> None:
+    """Raise `InputError` where sheets that raters have filled would be replaced."""
+    for sheet in sorted(Path(options.output, SHEETS).glob("*.csv")):
+        frame, names = scan_table(sheet)
+        answers = collect(sheet, frame)["answer"] if "answer" in names else None
+        if answers is None or (answers.fill_null("").str.strip_chars() != "").any():
+            raise InputError(f"{sheet}: holds answers; choose another --output")
 
 
 def _tasks(options: TopicTaskOptions, generator: np.random.Generator) -> list[WordTask]:
