@@ -31,6 +31,7 @@ from .vectors import vector_rows
 
 MOST_WORDS = 30  # kinds of a column of words; rarer ones are one more
 OTHER = "(other)"
+WIDE = 5.0  # times the median and a deviation: numbers that reach further are logarithms
 FAR = 1e6  # deviations from the mean: no number is farther away
 CUT = 20  # characters of a text for each token that is read: what is behind is not tokenised
 
@@ -221,11 +222,15 @@ def learn_columns(table: pl.DataFrame, rows: np.ndarray) -> list[TableColumn]:
         if not bad.any() and len(known):
             if len(known) < len(values):
                 note("values", f"missing numbers in column {shown(name)}, taken as its mean")
+            if wide := _ranges_widely(known):
+                note("assumed", "columns of numbers that range widely, read as logarithms", [name])
+                known = np.log1p(known)
             learned.append(
                 TableColumn(
                     name=name,
                     kind="number",
                     comma=comma,
+                    logarithm=wide,
                     mean=float(known.mean()),
                     deviation=float(known.std()) or 1.0,
                     words=[],
@@ -259,6 +264,8 @@ def table_numbers(
                 row = int(np.flatnonzero(bad)[0])
                 problem = f"{shown(table[name][row])} is no number, as in the training"
                 raise InputError(f"column {shown(name)}, row {start + row + 1}: {problem}")
+            if column.get("logarithm"):
+                values = np.log1p(np.maximum(values, 0.0))
             scaled = np.nan_to_num((values - column["mean"]) / column["deviation"])
             parts.append(np.clip(scaled, -FAR, FAR).astype(np.float32)[:, None])
             continue
@@ -269,6 +276,13 @@ def table_numbers(
             note("values", f"words of column {shown(name)} that the training part lacks", new)
         parts.append(np.eye(len(places), dtype=np.float32)[codes])
     return np.concatenate(parts, 1)
+
+
+def _ranges_widely(values: np.ndarray) -> bool:
+    """Whether counts or sizes reach so far beyond most of them that their size matters more than
+    their difference.
+    """
+    return bool(values.min() >= 0 and values.max() > WIDE * (np.median(values) + values.std()))
 
 
 def _numbers(column: pl.Series, comma: bool) -> tuple[np.ndarray, np.ndarray]:

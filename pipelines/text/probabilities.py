@@ -31,7 +31,7 @@ from ..metrics.operating import fit_temperature
 from .options import TextOptions
 from .spec import TextSpec
 
-SMALL = 1e-6
+ALLOWED_LOSS = 0.004  # of micro-F1, for thresholds that serve rare labels
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,9 @@ def _of_labels(
         case "budget":
             values["threshold"] = budget_thresholds(scaled, labels_per_text=options.budget)
         case "per-label":
-            values["threshold"] = shrunk_thresholds(truth, scaled, groups).thresholds
+            values["threshold"] = shrunk_thresholds(
+                truth, scaled, groups, allowed_loss=ALLOWED_LOSS
+            ).thresholds
     sets = fit_label_sets(truth, scaled, 1 - options.coverage, groups, values["threshold"])
     _say_small(sets.statement)
     # What is given is possible.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from ...data.texts.labels import Goal
 from ...models.text.encoder import EncoderForm
@@ -37,12 +37,14 @@ class EncoderFacts(TypedDict):
 
 class TableColumn(TypedDict):
     """A further column that the model sees: a number, scaled by mean and deviation, or one of some
-    words, each of which is a number of its own; comma: whether numbers have a decimal comma.
+    words, each of which is a number of its own; comma: whether numbers have a decimal comma;
+    logarithm: whether log(1 + number) stands for the number.
     """
 
     name: str
     kind: Literal["number", "words"]
     comma: bool
+    logarithm: NotRequired[bool]
     mean: float
     deviation: float
     words: list[str]

@@ -19,9 +19,11 @@ from ...models.text.encoder import mean_vector
 from ..engine.command_line.terminal import Progressbar
 from ..engine.feature_cache import FeatureCache
 from .encoders import OpenedEncoder, open_encoder
+from .linear import TABLE_SCALE
 
 BATCH = 32
-MOST_TOKENS = 256  # of a text that are encoded
+MOST_TOKENS = 128  # of a text that are encoded
+LENGTH = 1 / TABLE_SCALE  # so that vectors count as much as counted terms, of length 1
 
 
 class VectorFacts(TypedDict):
@@ -46,7 +48,7 @@ def vector_rows(facts: VectorFacts, texts: Sequence[str]) -> np.ndarray:
     """Vectors of texts about the mean of the training part, float32 (n, D)."""
     values = text_vectors(facts["weights"], texts)
     centred = (values - np.array(facts["centre"], np.float32)) / facts["distance"]
-    return centred.astype(np.float32)
+    return (LENGTH * centred).astype(np.float32)
 
 
 def text_vectors(name: str, texts: Sequence[str]) -> np.ndarray:

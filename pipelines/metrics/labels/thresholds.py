@@ -135,13 +135,14 @@ def shrunk_thresholds(
     *,
     strengths: Sequence[float] = STRENGTHS,
     micro_weights: Sequence[float] = MICRO_WEIGHTS,
+    allowed_loss: float = 0.0,
     folds: int = FOLDS,
     draws: int = DRAWS,
     seed: int = 0,
 ) -> ShrunkThresholds:
     """single + strength (mean_label_thresholds - single), where strength and micro weight are
     chosen by cross-validation over groups of this (validation) part: the highest macro-F1 of those
-    whose micro-F1 is not below that of a single threshold.
+    whose micro-F1 is not below that of a single threshold by more than `allowed_loss`.
 
     With fewer than two groups it is the single threshold. Raises ValueError for shapes that do not
     fit and strengths outside 0 to 1."""
@@ -168,7 +169,7 @@ def shrunk_thresholds(
         (*point, float(first), float(second))
         for point, first, second in zip(grid, micro, macro, strict=True)
     ]
-    least = tried[0][2]  # of the single threshold
+    least = tried[0][2] - allowed_loss  # of the single threshold
     weight, strength, *_ = max((row for row in tried if row[2] >= least), key=lambda row: row[3])
     thresholds = _path(truth, logits, member, [(weight, strength)], [weight], draws, seed)[0]
     return ShrunkThresholds(thresholds, single, strength, weight, tuple(tried))
