@@ -24,6 +24,7 @@ from ...data.texts.table import FIELDS, TextReading, TextTable, read_text_data, 
 from ...data.texts.tokens import Tokenizer
 from ...data.texts.words import word_spans
 from ..engine.pipeline import Member, Splits
+from ..engine.subsets import Subsets
 from ..engine.training.order import mix
 from .coding import CodedTexts, TextCoder, learn_columns, load_coder
 from .linear import Rows, best_linear, fit_linear
@@ -121,7 +122,7 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
     groups = groups_of(table)
     check_equal_texts(options.data, table)
     subsets = split(options, table, groups)
-    spec, terms, tokenizer = _learn(options, table, subsets.train)
+    spec, terms, tokenizer = _learn(options, table, subsets)
     coder = TextCoder(spec, terms, tokenizer)
     train_part, validation, test = (
         part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
@@ -198,10 +199,10 @@ def _usable(table: TextTable) -> TextTable:
 
 
 def _learn(
-    options: TextOptions, table: TextTable, rows: np.ndarray
+    options: TextOptions, table: TextTable, subsets: Subsets
 ) -> tuple[TextSpec, CountedTerms, Tokenizer | None]:
-    """All that is learned of the training part before the training. rows: of this part."""
-    train = with_rows(table, rows)
+    """All that is learned of the training part before the training."""
+    train = with_rows(table, subsets.train)
     labels = cast(TextLabels, train.labels)
     names, counts = _label_names(options, table, labels)
     mark = None if options.hierarchy == "auto" else options.hierarchy.removeprefix("none")
@@ -236,7 +237,7 @@ def _learn(
         columns=dict(table.columns),
         label_columns=list(options.label_columns),
         separator=labels.separator,
-        table=learn_columns(table.table, rows),
+        table=learn_columns(table.table, subsets.train),
         sources=sources,
         mean=float(numbers.mean()) if len(numbers) else 0.0,
         deviation=deviation or 1.0,
@@ -245,6 +246,7 @@ def _learn(
         encoder=facts,
         most_tokens=_most_tokens(options, facts),
         vectors=None if options.vectors == "none" else learn_vectors(options.vectors, train.texts),
+        parts=subsets.sizes(),
         files=table.files,
     )
     return spec, terms, tokenizer

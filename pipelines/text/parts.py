@@ -124,8 +124,6 @@ def split(options: TextOptions, table: TextTable, groups: np.ndarray) -> Subsets
 
 def _refuse_shared(where: object, table: TextTable, subsets: Subsets) -> None:
     """A group, or a text, in two parts that the data names would tell the answer."""
-    groups = [group or row for row, group in enumerate(table.groups)]
-    refuse_shared_groups(where, subsets, groups, "group")
     plain = plain_texts(table)
     part_of: dict[str, str] = {}
     copies: dict[str, str] = {}
@@ -137,3 +135,5 @@ def _refuse_shared(where: object, table: TextTable, subsets: Subsets) -> None:
         text, parts = next(iter(copies.items()))
         problem = f"{len(copies):,} texts are more than once in the data, {parts}"
         doubt("copies", where, f"{problem}; the first is {shown(text[:60])}")
+    groups = [group or row for row, group in enumerate(table.groups)]
+    refuse_shared_groups(where, subsets, groups, "group")

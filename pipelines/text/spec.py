@@ -65,6 +65,7 @@ class TextSpec(Spec):
     encoder     the encoder of tokens; none where the model has none
     most_tokens tokens of a text that it reads
     vectors     frozen vectors of texts that stand behind the table; none where there are none
+    parts       texts of each part
     files       whether each text of the training was a file of its own
     by_source   whether sources have weights of their own in the linear part of the model
     fitted      the linear model of the training part, before it is stored
@@ -87,6 +88,7 @@ class TextSpec(Spec):
     encoder: EncoderFacts | None
     most_tokens: int
     vectors: VectorFacts | None
+    parts: dict[str, int]
     files: bool
     by_source: bool = False
     fitted: LinearFit | None = field(default=None, metadata={"saved": False})
