@@ -19,7 +19,7 @@ TASK = Task(
     summary="label texts, with words that explain each label",
     intended_use=(
         "Labels hold for texts like those it was trained on: same languages, same sources, labels "
-        "given by the same rules. A label that people often forget is given too seldom, too."
+        "by the same rules. A label that people often forgot, the model gives too seldom as well."
     ),
     pipeline="headwise.pipelines.text.pipeline:TextPipeline",
     options=TextOptions,
@@ -38,8 +38,8 @@ TASK = Task(
         "high": "Upper end of the interval.",
         "top": "The most probable labels, as many as --top.",
         "top_probability": "Their probabilities.",
-        "possible": "Labels that hold the true ones as often as --coverage of the training says.",
-        "known_words": "Share of the words that the training part has, 0 to 1.",
+        "possible": "Labels that cannot be excluded: they hold --coverage of the true ones.",
+        "known_words": "Share of the words that the model knows, 0 to 1.",
         "p_LABEL": "Probability of the label (--all-labels).",
     },
     verbs={

@@ -35,25 +35,30 @@ class OpenedEncoder:
 
 
 def open_encoder(
-    name: str, *, folder: str | Path | None = None, downloader: Downloader | None = None
+    name: str,
+    *,
+    option: str = "--encoder",
+    folder: str | Path | None = None,
+    downloader: Downloader | None = None,
 ) -> OpenedEncoder:
     """The encoder of a name, or of a folder with a BERT as Hugging Face stores it.
 
-    folder: of downloads, by default `cache_folder()`; downloader: stands for the network in tests.
+    option: that named it, for messages; folder: of downloads, by default `cache_folder()`;
+    downloader: stands for the network in tests.
 
     Raises `InputError`, one line, for a name that is nothing, a package that is missing, weights
     that cannot be fetched, and files that are damaged or of another model.
     """
-    require("text", ("tokenizers",), f"--encoder {name}")
+    require("text", ("tokenizers",), f"{option} {name}")
     if name in READERS:
         home = encoder_folder(name, folder=folder, downloader=downloader)
-        note("read", f"weights of {name}; licence: {find_dataset(name).licence}")
+        note("read", f"weights of {name} ({find_dataset(name).licence})")
     elif Path(name).is_dir():
         home = Path(name)
         note("read", f"weights of {name}")
     else:
         raise InputError(
-            f"--encoder {shown(name)}: there is no such folder{nearest(name, list(READERS))}"
+            f"{option} {shown(name)}: is no encoder and no folder{nearest(name, list(READERS))}"
         )
     try:
         pretrained = read_pretrained(name, home)
@@ -66,7 +71,7 @@ def open_encoder(
     rows = encoder.options["vocabulary"]
     if isinstance(rows, int) and tokenizer.size > rows:
         raise InputError(
-            f"--encoder {name}: its tokenizer has {tokenizer.size} tokens, and its weights are of "
+            f"{option} {name}: its tokenizer has {tokenizer.size} tokens, and its weights are of "
             f"{rows}; the files are of two models"
         )
     return OpenedEncoder(

@@ -62,7 +62,7 @@ def _opened(weights: str) -> OpenedEncoder | None:
     if weights == NONE:
         return None
     if weights != AUTO:
-        return open_encoder(weights)
+        return open_encoder(weights, option="--weights")
     try:
         return open_encoder(OF_AUTO)
     except InputError as error:
@@ -172,7 +172,7 @@ def load_initial(model: nn.Module, options: TextOptions, spec: TextSpec) -> None
         return
     opened = None
     if spec.encoder["weights"] != NONE:
-        opened = open_encoder(spec.encoder["weights"])
+        opened = open_encoder(spec.encoder["weights"], option="--weights")
         _load_encoder(encoder, opened.encoder)
         encoder.tune(options.tune)
     if options.label_texts is not None and isinstance(network, AttentionTexts):

@@ -55,57 +55,58 @@ class TextOptions(MixingOptions):
     }
 
     data: str | None = None
-    """Table (.csv, .tsv, .jsonl, .parquet, .xlsx) with a column of texts and one of labels, folder
-    of such tables, or folder with a folder of .txt files for each label.
+    """Table (.csv, .tsv, .jsonl, .parquet, .xlsx) with a column of texts and a column of labels; a
+    folder of such tables; or a folder that holds a folder of .txt files for each label.
     """
     columns: tuple[str, ...] = ()
     """Columns of the table by what they hold, such as text=body title=subject label=tags id=ticket
-    group=customer source=channel language=lang part=split; usual names are known. Texts of a group
-    are never in two parts.
+    group=customer source=channel language=lang part=split; usual names are recognised. All texts of
+    a group are in the same part.
     """
     label_columns: tuple[str, ...] = ()
-    """Columns of 1 and 0, one for each label, instead of a column of labels."""
+    """Columns of 1 and 0, one for each label, instead of a single column of labels."""
     table: tuple[str, ...] = ()
-    """Further columns that the model sees beside the text: numbers, or words of a few kinds."""
+    """Further columns that the model sees beside the text: numbers, or categories in words."""
     goal: Literal["auto", "class", "labels", "number"] = "auto"
-    """What is predicted: one class for each text, any number of labels, or a number; auto: what the
-    column holds.
+    """What is predicted: exactly one class for each text (class), any number of labels (labels), or
+    a number (number); auto: what the cells of the label column look like.
     """
     separator: str | None = None
-    """What stands between the labels of a cell, such as ";"; none: seen in the cells."""
+    """What stands between the labels of a cell, such as ";"; by default the cells show it."""
     hierarchy: str = "auto"
-    """What stands between the levels of a label, such as "::" in hardware::printer; auto: seen in
-    the labels; none: labels have no levels.
+    """What stands between the levels of a label, such as "::" in hardware::printer; auto: the
+    labels show it; none: labels have no levels.
     """
     least: int = 3
-    """Texts of the training part that a label must have; labels with fewer are left out."""
+    """Labels on fewer texts of the training part than this are left out."""
     terms: Literal["auto", "words", "pieces"] = "auto"
-    """What is counted: words and pairs of words, or pieces of words as well (3 to 5 characters);
-    auto: pieces as well where the texts are short (under 30 words in the middle).
+    """What is counted: words and pairs of words (words), or also pieces of words of 3 to 5
+    characters (pieces); auto: pieces where the texts are short (a median below 30 words).
     """
     vectors: str = "none"
-    """Frozen encoder whose vector of each text stands beside its counted terms: the names of
-    --weights. With multilingual-e5-small a model of one language labels texts in others, too.
+    """Frozen encoder (a name of --weights) whose vector of the text stands beside its counted terms
+    in the linear model; none: terms alone. With multilingual-e5-small, a model that is trained on
+    texts of one language labels texts of other languages, too.
     """
     most_terms: int = 200_000
-    """Terms to count at most; those in the most texts are taken."""
+    """Most terms to count; those that occur in the most texts are taken."""
     model: Literal["hybrid", "attention", "sparse", "cross", "sources"] = "hybrid"
-    """What is learned: attention of each label to the words (attention), what it adds to counted
-    terms (hybrid), the scale of counted terms alone (sparse), the row of a table that reads the
-    text (cross, needs --table), or sources that read each other (sources, needs a column of
-    sources).
+    """hybrid: tf-idf with a linear model, corrected by a network in which each label weighs the
+    words; attention: that network alone; sparse: tf-idf with a linear model alone; cross: tf-idf,
+    corrected by the row of a table that reads the text (needs --table); sources: tf-idf, corrected
+    by sources that read each other (needs a column of sources).
     """
     weights: str = "auto"
-    """Encoder of the tokens: all-minilm-l6-v2, wordllama-256 (vectors of single words),
-    multilingual-e5-small (100 languages); none: learned from scratch; auto: wordllama-256, or none
-    without a network.
+    """Encoder of the tokens: all-minilm-l6-v2 (English), wordllama-256 (vectors of single words),
+    multilingual-e5-small (about 100 languages), or a folder with a BERT; none: learned from
+    scratch; auto: wordllama-256, or none where it cannot be fetched.
     """
     tune: Literal["all", "last", "none"] = "all"
-    """What of an encoder with weights a training changes: all, the last layer, or none."""
+    """What a training changes of an encoder with weights: all, the last layer, or nothing."""
     width: int = 96
-    """Width of the token vectors with --weights none; those with weights have their own."""
+    """Width of the token vectors with --weights none; encoders with weights have one already."""
     layers: int = 0
-    """Layers that mix the tokens before the labels read them."""
+    """Layers in which the tokens see each other before the labels read them."""
     heads: int = 4
     """Heads of these layers."""
     dropout: float = 0.2
@@ -115,38 +116,44 @@ class TextOptions(MixingOptions):
     window: int = 256
     """Tokens that the encoder sees at once; a longer text is read window by window."""
     most_tokens: int = 4096
-    """Tokens of a text that the network reads; the counted terms are always of all of it."""
+    """Tokens of a text that the network reads at most; terms are counted in the entire text."""
     label_texts: str | None = None
-    """Table (label, text) that describes the labels in words; with weights, rare labels begin from
-    there.
+    """Table with the columns label and text that describes the labels in words; needs an encoder
+    with --weights. It helps labels with few texts.
     """
     queries: int = 4
-    """Queries that the row of the table puts to the text."""
+    """Queries that the row of the table puts to the text (--model cross)."""
     direction: Literal["table", "text"] = "table"
-    """Who asks: the row of the table reads the text, or the words read the row."""
+    """Which side reads the other: the row of the table the words (table), or the words the row."""
     prototypes: int = 16
-    """Vectors that stand for a source when the others read it."""
+    """Vectors that stand for a source when the other sources read it (--model sources)."""
     imbalance: Literal["none", "pos-weight", "focal", "asymmetric", "logit-adjust"] = "none"
-    """How rare labels are helped in the loss of the network: weighted by the inverse of their
-    frequency (pos-weight), less weight for what is easy (focal), for easy absent labels alone
-    (asymmetric), or logits adjusted by the labels' frequency (logit-adjust).
+    """How the loss of the network helps rare labels: they weigh more (pos-weight), what is easy
+    weighs less (focal), only absent labels that are easy weigh less (asymmetric), or logits are
+    adjusted by how frequent the labels are (logit-adjust).
     """
     unlabelled: bool = False
-    """A missing label may only have been forgotten: probabilities are raised by the share of labels
-    that were given (Elkan and Noto, 2008), and precision is said to be a lower bound.
+    """A label that a text lacks may only have been forgotten: probabilities are divided by the
+    estimated share of true labels that people wrote down (Elkan and Noto, 2008). The precision of
+    the report is then a lower bound.
     """
     thresholds: Literal["per-label", "one", "half", "budget"] = "per-label"
-    """From which probability a label is given: one threshold for each label, drawn towards the
-    common one where a label is rare; one for all; 0.5; or so that --budget labels are given.
+    """From which probability a text gets a label: one threshold for each label, as far from the
+    common one as held-out texts support (per-label); one for all labels (one); 0.5 (half); or the
+    one by which a text gets --budget labels on average (budget).
     """
     budget: float = 3.0
-    """Labels for each text, on average, that --thresholds budget gives."""
+    """Labels of a text, on average, with --thresholds budget."""
     calibrate: Literal["platt", "temperature", "none"] = "platt"
-    """How probabilities are fitted to the validation part."""
+    """How probabilities are fitted to the validation part: a slope and a shift for each label
+    (platt), one slope for all (temperature), or not at all. For classes both are one temperature.
+    """
     coverage: float = 0.9
-    """Share of the true labels that the set of possible labels shall hold."""
+    """Share of the true labels that the set of possible labels is to hold; of a number: share of
+    the texts whose number is to lie in its interval.
+    """
     validation_share: float = 0.1
-    """Share of the texts by which epoch, thresholds and probabilities are chosen."""
+    """Share of the texts on which epoch, thresholds and calibration are chosen."""
     test_share: float = 0.2
     """Share of the texts on which the trained model is scored."""
     epochs: int = 10
@@ -168,15 +175,15 @@ class TextEvaluateOptions(EvaluateOptions):
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("columns", "label_columns")}
 
     columns: tuple[str, ...] = ()
-    """Columns of a table by what they hold; without it, as in the training."""
+    """Columns of the table by what they hold; without it, as in the training."""
     label_columns: tuple[str, ...] = ()
     """Columns of 1 and 0, one for each label; without it, as in the training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextPredictOptions(PredictOptions):
-    """Label texts: those above their thresholds, the most probable ones, and the set that holds the
-    truth as often as was promised. Reads a table or a file of lines, or standard input.
+    """Label texts: the labels above their thresholds, the most probable ones, and the set that
+    holds the true ones as often as asked for. Reads tables, files of lines, or standard input.
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -186,7 +193,7 @@ class TextPredictOptions(PredictOptions):
 
     input: str
     """Table, folder or quoted pattern of tables, .txt file with a text on each line, folder of .txt
-    files, or - for lines (or JSON lines) from standard input.
+    files, or - for standard input (lines of text, or JSON lines).
     """
     columns: tuple[str, ...] = ()
     """Columns of a table by what they hold; without it, as in the training."""
@@ -195,7 +202,7 @@ class TextPredictOptions(PredictOptions):
     all_labels: bool = False
     """Also write a column p_LABEL with the probability of each label."""
     abstain: float | None = None
-    """Give no label to a text whose most probable one has less than this probability."""
+    """Give no label to a text whose most probable label has a smaller probability than this."""
     shard_size: int = 8
     """Parts of 1,024 texts per shard: the unit of memory, of restarting and of sharing work."""
 
@@ -214,6 +221,8 @@ def check(options: object) -> None:
     check_shares(options, ("dropout", "validation_share", "test_share"))
     if not options.validation_share:
         raise InputError("--validation-share 0: thresholds are chosen on the validation part")
+    if options.thresholds != "budget":
+        check_unread(options, ("budget",), "--thresholds budget")
     if options.budget <= 0:
         raise InputError(f"--budget {options.budget}: must be above 0")
     if options.separator == "":

@@ -87,7 +87,7 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
             first = np.take_along_axis(truth, logits.argmax(1)[:, None], 1)[:, 0]
             rows.append(np.stack([loss, first]))
         loss, first = np.concatenate(rows, 1).mean(1).tolist()
-        return {"loss": loss} if goal == "number" else {"loss": loss, "first_right": first}
+        return {"loss": loss} if goal == "number" else {"loss": loss, "P@1": first}
 
     def rungs(self, spec: TextSpec) -> TextRungs:
         """Shares, tf-idf with a linear model, and the blend."""

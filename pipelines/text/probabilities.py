@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...base.account import note
 from ...base.errors import InputError
+from ..engine.ladder import LEAST_BLOCKS
 from ..metrics.labels.calibration import (
     AffineCalibration,
     PositiveUnlabelled,
@@ -133,15 +134,20 @@ def _of_classes(
 def _of_labels(
     logits: np.ndarray, truth: np.ndarray, groups: np.ndarray, options: TextOptions
 ) -> dict[str, np.ndarray | float]:
-    outputs = truth.shape[1]
+    outputs, blocks = truth.shape[1], len(np.unique(groups))
     affine = AffineCalibration(np.ones(outputs), np.zeros(outputs))
-    if options.calibrate == "platt":
+    thresholds = options.thresholds
+    if blocks < LEAST_BLOCKS:
+        what = f"the validation part has {blocks} groups, too few to fit probabilities and"
+        note("assumed", f"{what} thresholds to: a label is given from 0.5 on")
+        thresholds = "half"
+    elif options.calibrate == "platt":
         affine = fit_platt(truth, logits, groups)
     elif options.calibrate == "temperature":
         affine = fit_label_temperature(truth, logits)
     scaled = affine.apply(logits)
     values: dict[str, np.ndarray | float] = {"slope": affine.slope, "shift": affine.shift}
-    match options.thresholds:
+    match thresholds:
         case "one":
             values["threshold"] = np.full(outputs, best_single_threshold(truth, scaled))
         case "half":

@@ -30,6 +30,13 @@ from .options import TextOptions
 from .spec import TextSpec
 
 BATCH = 64
+MODELS = {
+    "hybrid": "the hybrid model",
+    "attention": "the label-attention model",
+    "cross": "the cross-attention model",
+    "sources": "the model of several sources",
+    "sparse": "the rescaled linear model",
+}
 ANSWERS: Mapping[Goal, str] = {
     "class": "the class of a text",
     "labels": "the labels of a text",
@@ -48,7 +55,7 @@ class TextRungs(Rungs[TextOptions, TextSpec, TextPart]):
 
     def model_words(self, options: TextOptions) -> str:
         """The name of the model."""
-        return f"the {options.model} model"
+        return MODELS[options.model]
 
     def simple(
         self,

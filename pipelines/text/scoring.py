@@ -26,6 +26,7 @@ from ..metrics.labels.decisions import (
     label_tree,
 )
 from ..metrics.labels.ranking import (
+    DEPTHS,
     label_average_precision,
     mean_average_precision,
     ranking_bootstrap,
@@ -38,7 +39,36 @@ from .spec import TextSpec
 DRAWS = 200  # of the bootstrap over groups, as each draw scores all labels
 LEAST_PART = 20  # texts of a source or language that is scored by itself
 SHOWN = ("precision_at_1", "map", "micro_f1", "macro_f1")
-NAMES = {"precision_at_1": "P@1", "map": "mAP", "micro_f1": "micro-F1", "macro_f1": "macro-F1"}
+NAMES = {
+    **{f"precision_at_{k}": f"P@{k}" for k in DEPTHS},
+    **{f"ndcg_at_{k}": f"nDCG@{k}" for k in DEPTHS},
+    "coverage_error": "labels to read until all true ones are there (coverage error)",
+    "ranking_loss": "pairs of labels in the wrong order (ranking loss)",
+    "map": "mAP",
+    "micro_ap": "average precision of all texts and labels together",
+    "sample_precision": "precision, mean over texts",
+    "sample_recall": "recall, mean over texts",
+    "sample_f1": "F1, mean over texts",
+    "micro_f1": "micro-F1",
+    "macro_f1": "macro-F1",
+    "exact_match": "texts with exactly the true labels",
+    "micro_f1_at_half": "micro-F1 if all thresholds were 0.5",
+    "macro_f1_at_half": "macro-F1 if all thresholds were 0.5",
+    "ece": "calibration error (ECE)",
+    "ece_mean_of_labels": "calibration error, mean over labels",
+    "set_coverage": "true labels that are among the possible ones",
+    "set_size": "possible labels of a text",
+    "hierarchical_precision": "precision, with the labels above",
+    "hierarchical_recall": "recall, with the labels above",
+    "hierarchical_f1": "F1, with the labels above",
+    "auc": "AUC",
+    "log_loss": "log-loss",
+    "brier": "Brier score",
+    "r2": "R²",
+    "pearson": "correlation",
+    "mae": "mean absolute error",
+    "rmse": "root of the mean squared error",
+}
 
 
 class Scores(NamedTuple):
@@ -75,7 +105,7 @@ def score_labels(part: TextPart, logits: np.ndarray, told: Told, spec: TextSpec)
     intervals |= decision_bootstrap(truth, told.labels, groups, draws=DRAWS)
     tables = {
         "Scores, 95 % intervals by group": _score_table(values, intervals),
-        "Labels by how often the training part has them": _bucket_table(
+        "Labels in thirds, by how often the training part has them": _bucket_table(
             truth, logits, told.labels, spec
         ),
         "Labels": _label_table(truth, logits, told.labels, spec),
@@ -83,7 +113,7 @@ def score_labels(part: TextPart, logits: np.ndarray, told: Told, spec: TextSpec)
     for caption, names in (("source", part.table.sources), ("language", part.table.languages)):
         tables |= _by_part(caption, names, truth, logits, told.labels)
     shown = ", ".join(
-        f"{NAMES[name]} {interval_text(float(str(values[name])), intervals[name])}"
+        f"{_clear(name)} {interval_text(float(str(values[name])), intervals[name])}"
         for name in SHOWN
     )
     return Scores(values, intervals, tables, f"{len(part):,} texts: {shown}")
@@ -99,10 +129,7 @@ def score_classes(part: TextPart, told: Told, spec: TextSpec) -> Scores:
     values["set_size"] = float(told.possible.sum(1).mean())
     table = pl.DataFrame(
         [
-            {
-                "score": name.replace("_", " "),
-                "value": interval_text(float(str(v)), intervals[name]),
-            }
+            {"score": _clear(name), "value": interval_text(float(str(v)), intervals[name])}
             for name, v in values.items()
             if name in intervals
         ]
@@ -111,8 +138,8 @@ def score_classes(part: TextPart, told: Told, spec: TextSpec) -> Scores:
     rows = [
         {
             "class": name,
-            "texts": int((labels == k).sum()),
-            "given": int(told.labels[:, k].sum()),
+            "texts of this part": int((labels == k).sum()),
+            "predicted": int(told.labels[:, k].sum()),
             "of these right": int((told.labels[:, k] & (labels == k)).sum()),
         }
         for k, name in enumerate(spec.labels)
@@ -146,13 +173,16 @@ def score_numbers(part: TextPart, logits: np.ndarray, width: float, spec: TextSp
     values["interval_half_width"] = half if np.isfinite(half) else None
     tables = {
         "Scores, 95 % intervals by group": pl.DataFrame(
-            [{"score": k, "value": interval_text(v, intervals[k])} for k, v in plain.items()]
+            [
+                {"score": _clear(k), "value": interval_text(v, intervals[k])}
+                for k, v in plain.items()
+            ]
         )
     }
     tables |= _numbers_by_source(part.table.sources, truth, predicted)
     shown = ", ".join(
-        f"{name} {interval_text(plain[key], intervals[key])}"
-        for key, name in (("r2", "R²"), ("pearson", "correlation"), ("mae", "mean absolute error"))
+        f"{_clear(name)} {interval_text(plain[name], intervals[name])}"
+        for name in ("r2", "pearson", "mae")
     )
     return Scores(values, intervals, tables, f"{len(part):,} texts: {shown}")
 
@@ -178,10 +208,10 @@ def _number_scores(
 
 def _score_table(values: Metrics, intervals: dict[str, Interval]) -> pl.DataFrame:
     rows = []
-    for name, value in values.items():
-        if isinstance(value, float):
+    for name in [*SHOWN, *(name for name in values if name not in SHOWN)]:
+        if isinstance(value := values[name], float):
             text = interval_text(value, intervals[name]) if name in intervals else f"{value:.3f}"
-            rows.append({"score": NAMES.get(name, name.replace("_", " ")), "value": text})
+            rows.append({"score": _clear(name), "value": text})
     return pl.DataFrame(rows)
 
 
@@ -201,7 +231,7 @@ def _bucket_table(
             {
                 "labels": name,
                 "texts of the training part": f"{counts.min():,} to {counts.max():,}",
-                "number": len(columns),
+                "how many labels": len(columns),
                 "mAP": _mean(precision[columns] if precision.ndim == 1 else precision[0, columns]),
                 "macro-F1": _mean(decisions.f1[columns]),
             }
@@ -218,8 +248,8 @@ def _label_table(
         {
             "label": spec.labels,
             "training texts": spec.counts,
-            "texts": decisions.occurring,
-            "given": decisions.called,
+            "texts of this part": decisions.occurring,
+            "predicted": decisions.called,
             "precision": decisions.precision,
             "recall": decisions.recall,
             "F1": decisions.f1,
@@ -264,7 +294,7 @@ def _numbers_by_source(
     for name, member in _members(names):
         ones = np.ones((1, int(member.sum())))
         scores = _number_scores(truth[member], predicted[member], ones)
-        of_source = {k: float(v[0]) for k, v in scores.items()}
+        of_source = {_clear(k): float(v[0]) for k, v in scores.items()}
         rows.append({"source": name, "texts": int(member.sum()), **of_source})
     return {"By source": pl.DataFrame(rows)} if len(rows) > 1 else {}
 
@@ -274,6 +304,11 @@ def _members(names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     array = np.array(names)
     parts = [(str(name), array == name) for name in np.unique(array)]
     return [(name, member) for name, member in parts if name and member.sum() >= LEAST_PART]
+
+
+def _clear(name: str) -> str:
+    """A score as reports call it."""
+    return NAMES.get(name, name.replace("_", " "))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -92,7 +92,7 @@ def encode(opened: OpenedEncoder, texts: Sequence[str]) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def _opened(name: str) -> OpenedEncoder:
-    return open_encoder(name)
+    return open_encoder(name, option="--vectors")
 
 
 def _key(name: str, text: str) -> bytes:

@@ -94,7 +94,7 @@ def encoder_vectors(name: str) -> WordVectors:
     from ....data.texts.tokens import batch_of
     from ..encoders import open_encoder
 
-    opened = open_encoder(name)
+    opened = open_encoder(name, option="--vectors")
     encoder = opened.encoder.eval()
 
     def vectors(words: Sequence[str]) -> np.ndarray:

@@ -80,7 +80,7 @@ def test_a_bert_of_a_wheel_is_opened_with_its_tokenizer(tmp_path: Path, publish)
         encoder = open_encoder("all-minilm-l6-v2", folder=tmp_path / "cache", downloader=web)
     assert (encoder.width, encoder.most_tokens, encoder.prefix) == (32, 12, "")
     assert not encoder.encoder.training
-    assert any("all-minilm-l6-v2; licence: MIT" in line for line in account.lines())
+    assert any("all-minilm-l6-v2 (MIT" in line for line in account.lines())
     texts = ["The cats sat.", "mat"]
     for row, ids in enumerate(([2, 6, 4, 7, 5, 9, 3], [2, 8, 3])):
         mean = plain_bert(bert_state(), ids, heads=4).mean(0)
@@ -115,7 +115,7 @@ def test_a_folder_of_the_user_is_opened_by_its_path(tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_one_line(tmp_path: Path, publish) -> None:
     home = bert_folder(tmp_path / "mine")
     (home / "tokenizer.json").write_text(word_pieces([*WORDS, "more"]))
-    cases = {"two models": home, "holds no model": tmp_path, "no such folder": tmp_path / "gone"}
+    cases = {"two models": home, "holds no model": tmp_path, "no encoder and no folder": tmp_path / "gone"}
     for message, path in cases.items():
         with pytest.raises(InputError, match=message) as caught:
             open_encoder(str(path))
