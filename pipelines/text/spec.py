@@ -25,8 +25,8 @@ class InputFacts(TypedDict):
 
 
 class EncoderFacts(TypedDict):
-    """An encoder of tokens: the name of its weights ("none": from scratch), how it is built, and
-    the most tokens that it takes at once.
+    """An encoder of tokens: the name of its weights ("none": from scratch), what it is built from
+    beside the options of the training, and the most tokens that it takes at once.
     """
 
     weights: str

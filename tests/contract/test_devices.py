@@ -70,7 +70,8 @@ def difference(run: Path, other: Path) -> float:
     """The largest difference of two trainings after their last step."""
     first, second = (load_file(Path(f"{r}-steps") / "weights.safetensors") for r in (run, other))
     assert first.keys() == second.keys()
-    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
+    apart = [(first[name].double() - second[name].double()).abs() for name in first]
+    return max(float(values.max()) for values in apart if values.numel())
 
 
 def numbers_of(metrics: object, name: str = "") -> dict[str, float]:
