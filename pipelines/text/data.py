@@ -116,7 +116,7 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
     """The three parts of a new run, coded as its training part teaches."""
     assert options.data is not None
     table = _usable(read_text_data(options.data, reading_of(options)))
-    table = without_rare_classes(table, options.least)
+    table = without_rare_classes(options.data, table, options.least)
     if options.model == "sources" and not any(table.sources):
         raise fail(options.data, "has no column of sources; name it with --columns source=COLUMN")
     groups = groups_of(table)
