@@ -16,6 +16,7 @@ from headwise.data.texts.generate import write_sample_texts
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.pipeline import Splits
+from headwise.pipelines.text.spec import InputFacts, TextSpec
 
 Row = dict[str, Any]
 SMALL: Mapping[str, Any] = {"weights": "none", "width": 16, "epochs": 1, "terms": "words"}
@@ -94,3 +95,28 @@ def predict(run: Path, source: Path | str, output: Path, **options: Any) -> pl.D
         run=str(run), input=str(source), output=str(output), **options
     )
     return answered.table()
+
+
+def spec_of(goal: Any, labels: Sequence[str], levels: str = "", **facts: Any) -> TextSpec:
+    """A spec of outputs, with nothing of the texts in it."""
+    values: dict[str, Any] = {
+        "input": InputFacts(
+            texts=9, training_texts=9, labels=len(labels), sources=[], languages=[]
+        ),
+        "counts": [9] * len(labels),
+        "columns": {},
+        "label_columns": [],
+        "separator": "",
+        "table": [],
+        "sources": [],
+        "mean": 0.0,
+        "deviation": 1.0,
+        "pieces": False,
+        "terms": 1,
+        "encoder": None,
+        "most_tokens": 9,
+        "vectors": None,
+        "parts": {},
+        "files": False,
+    }
+    return TextSpec(goal=goal, labels=list(labels), levels=levels, **{**values, **facts})
