@@ -37,7 +37,8 @@ def classed(count: int = 120) -> list[Row]:
     return [
         {
             "id": f"m{k}",
-            "text": f"message {k} of this day: the {words[names[k % 3]]} is {('slow', 'wrong')[k % 2]}",
+            "text": f"message {k} of this day: the {words[names[k % 3]]} is "
+            + ("slow", "wrong")[k % 2],
             "label": names[k % 3],
             "customer": f"c{k // 2}",
             "source": ("mail", "chat")[k // 2 % 2],

@@ -162,7 +162,9 @@ def test_a_text_in_two_parts_is_refused_unless_accepted(tmp_path):
     rows = with_parts(classed())
     rows[-1]["text"], rows[-1]["label"] = rows[0]["text"].upper(), rows[0]["label"]
     path = write_rows(tmp_path / "t.csv", rows)
-    with pytest.raises(InputError, match="more than once in the data, in train and in test.*--acc"):
+    with pytest.raises(
+        InputError, match=r"more than once in the data, in train and in test.*--acc"
+    ):
         parts_of(path)
     _, said = parts_of(path, accept=("copies",))
     assert "accepted: " in said
@@ -180,7 +182,7 @@ def test_an_equal_text_with_another_class_is_refused_unless_accepted(tmp_path):
     rows = classed()
     rows[1]["text"] = rows[0]["text"].replace("message", "Message ")
     path = write_rows(tmp_path / "t.csv", rows)
-    with pytest.raises(InputError, match="has two classes, 'hardware' and 'network'.*two-labels"):
+    with pytest.raises(InputError, match=r"has two classes, 'hardware' and 'network'.*two-labels"):
         parts_of(path)
     _, said = parts_of(path, accept=("two-labels",))
     assert "1 texts whose labels differ from those of an equal text" in said
@@ -247,7 +249,7 @@ def test_rows_without_a_label_are_refused_or_left_out(tmp_path):
     rows = classed()
     rows[3]["label"] = None
     path = write_rows(tmp_path / "t.csv", rows)
-    with pytest.raises(InputError, match="row 4.*no label.*--accept missing-labels"):
+    with pytest.raises(InputError, match=r"row 4.*no label.*--accept missing-labels"):
         parts_of(path)
     splits, said = parts_of(path, accept=("missing-labels",))
     ids = {name for part in of(splits).values() for name in part.table.ids}

@@ -1,4 +1,4 @@
-"""Linear models of counted terms against scikit-learn called by itself, and what their folds see."""
+"""Linear models of counted terms against scikit-learn, and what their folds see."""
 
 import numpy as np
 import pytest
