@@ -11,13 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from .encoder import TextEncoder
+from .frozen import FrozenEncoder
 from .label_attention import LabelAttention
-from .linear import LinearTexts
+from .linear import LinearTexts, of_labels
+from .windows import windowed_states
 
 
 class Contributions(NamedTuple):
     """What makes up the logits (B, L): of each token (B, L, N), of each counted feature (B, L, F),
-    of the table (B, L), and the bias, (L,) or (B, L). They sum to the logits.
+    of the table (B, L), and the bias, (L,) or (B, L). They sum to the logits. L: of the labels that
+    are explained.
     """
 
     logits: Tensor
@@ -37,7 +40,12 @@ class AttentionTexts(nn.Module):
     """
 
     def __init__(
-        self, encoder: TextEncoder, head: LabelAttention, *, window: int, dropout: float = 0.0
+        self,
+        encoder: TextEncoder | FrozenEncoder,
+        head: LabelAttention,
+        *,
+        window: int,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.encoder, self.head, self.window = encoder, head, window
@@ -57,20 +65,8 @@ class AttentionTexts(nn.Module):
         return self.head(self.dropout(states), mask)
 
     def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, N, D) of the tokens and which are there, of all windows; N may have grown to a
-        multiple of the window.
-        """
-        rows, length = tokens.shape
-        if length <= self.window:
-            return self.encoder(tokens, mask), mask
-        room = -length % self.window
-        tokens, mask = (nn.functional.pad(values, (0, room)) for values in (tokens, mask))
-        parts, masks = tokens.reshape(-1, self.window), mask.reshape(-1, self.window)
-        filled = masks.any(1).nonzero()[:, 0]  # windows of padding alone cost nothing
-        encoded = self.encoder(parts[filled], masks[filled])
-        states = encoded.new_zeros(len(parts), *encoded.shape[1:])
-        states = states.index_copy(0, filled, encoded)
-        return states.reshape(rows, length + room, -1), mask
+        """States (B, N, D) of the tokens, of all windows, and which are there."""
+        return windowed_states(self.encoder, tokens, mask, self.window), mask
 
     def contributions(
         self,
@@ -80,11 +76,12 @@ class AttentionTexts(nn.Module):
         amounts: Tensor,
         table: Tensor,
         source: Tensor,
+        labels: Tensor | None = None,
     ) -> Contributions:
-        """What each token adds to each logit."""
+        """What each token adds to each logit; labels: int64, those to explain, by default all."""
         length = tokens.shape[1]
         states, wide = self.states(tokens, mask)
-        logits, by_token, bias = self.head.contributions(states, wide)
+        logits, by_token, bias = self.head.contributions(states, wide, labels=labels)
         nothing = logits.new_zeros(*logits.shape, features.shape[1])
         return Contributions(
             logits, by_token[..., :length], nothing, torch.zeros_like(logits), bias
@@ -129,10 +126,12 @@ class ScaledTexts(nn.Module):
         amounts: Tensor,
         table: Tensor,
         source: Tensor,
+        labels: Tensor | None = None,
     ) -> Contributions:
-        """What each counted feature adds to each logit."""
+        """What each counted feature adds to each logit; labels: as of `AttentionTexts`."""
         inputs = tokens, mask, features, amounts, table, source
-        return scaled(linear_contributions(self.linear, *inputs), self.scale, self.shift)
+        of_linear = linear_contributions(self.linear, *inputs, labels)
+        return scaled(of_linear, of_labels(self.scale, labels), of_labels(self.shift, labels))
 
 
 class HybridTexts(nn.Module):
@@ -170,9 +169,12 @@ class HybridTexts(nn.Module):
         amounts: Tensor,
         table: Tensor,
         source: Tensor,
+        labels: Tensor | None = None,
     ) -> Contributions:
-        """What each token and each counted feature add to each logit."""
-        inputs = tokens, mask, features, amounts, table, source
+        """What each token and each counted feature add to each logit; labels: as of
+        `AttentionTexts`.
+        """
+        inputs = tokens, mask, features, amounts, table, source, labels
         return added(
             linear_contributions(self.linear, *inputs), self.network.contributions(*inputs)
         )
@@ -186,9 +188,12 @@ def linear_contributions(
     amounts: Tensor,
     table: Tensor,
     source: Tensor,
+    labels: Tensor | None = None,
 ) -> Contributions:
-    """What each counted feature adds to each logit of a linear model."""
-    by_feature, of_table, bias = model.parts(features, amounts, table, source)
+    """What each counted feature adds to each logit of a linear model; labels: as of
+    `AttentionTexts`.
+    """
+    by_feature, of_table, bias = model.parts(features, amounts, table, source, labels)
     logits = by_feature.sum(1) + of_table + bias
     nothing = logits.new_zeros(*logits.shape, tokens.shape[1])
     return Contributions(logits, nothing, by_feature.mT, of_table, bias)

@@ -27,9 +27,11 @@ from ..attention import build_attention, names_with
 from ..attention.base import Attention, masked_mean
 from ..layers.blocks import EncoderLayer, NetworkKind, build_feedforward
 from .linear import LinearTexts
+from .windows import windowed_states
 
 if TYPE_CHECKING:
     from .encoder import TextEncoder
+    from .frozen import FrozenEncoder
 
 Direction = Literal["table", "text"]
 
@@ -54,16 +56,16 @@ class CrossTexts(nn.Module):
     encoder: of tokens, width D; outputs: L; table: T, numbers of a row, standardised, with a column
     of 0 and 1 for each code of a category; queries: m; heads: H; attention: a mechanism of the core
     that takes a context (`headwise list attention`), attention_options: of it; direction: who asks;
-    ffn, hidden: the feed-forward network and its width; dropout: in training; linear: a model of
-    counted words and of the table whose logits are added. With it the model starts as that model
-    exactly, since the last layer starts at 0.
+    ffn, hidden: the feed-forward network and its width; dropout: in training; window: tokens that
+    the encoder sees at once; linear: a model of counted words and of the table whose logits are
+    added. With it the model starts as that model exactly, since the last layer starts at 0.
 
     Raises ValueError for sizes, a direction or a mechanism that do not fit.
     """
 
     def __init__(
         self,
-        encoder: TextEncoder,
+        encoder: TextEncoder | FrozenEncoder,
         *,
         outputs: int,
         table: int,
@@ -75,6 +77,7 @@ class CrossTexts(nn.Module):
         ffn: NetworkKind = "mlp",
         hidden: int | None = None,
         dropout: float = 0.0,
+        window: int | None = None,
         linear: LinearTexts | None = None,
     ) -> None:
         super().__init__()
@@ -89,7 +92,7 @@ class CrossTexts(nn.Module):
             raise ValueError("CrossTexts: convglu needs tokens on a grid; take mlp, glu or moe")
         width = encoder.width
         mixer = build_reader(attention, width, heads, attention_options, "CrossTexts")
-        self.encoder, self.linear = encoder, linear
+        self.encoder, self.linear, self.window = encoder, linear, window
         self.direction, self.count = direction, queries
         self.rows = nn.Linear(table, queries * width)
         network = build_feedforward(ffn, width, hidden, dropout=dropout)
@@ -152,6 +155,6 @@ class CrossTexts(nn.Module):
         self, tokens: Tensor, mask: Tensor, table: Tensor
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Who asks, who is asked, and which of these are there."""
-        states = self.encoder(tokens, mask)
+        states = windowed_states(self.encoder, tokens, mask, self.window)
         rows = self.rows(table.to(self.rows.weight.dtype)).unflatten(1, (self.count, -1))
         return (rows, states, mask) if self.direction == "table" else (states, rows, None)

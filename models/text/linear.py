@@ -73,14 +73,31 @@ class LinearTexts(nn.Module):
         return words + table @ self.table_weight + self.bias
 
     def parts(
-        self, features: Tensor, amounts: Tensor, table: Tensor, source: Tensor
+        self,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+        labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What the logits are the sum of: of each feature (B, F, L), of the table (B, L), and the
-        bias (B, L).
+        bias (B, L). labels: int64, those to explain, by default all.
         """
-        by_feature = self.weight[features] * amounts[..., None]
-        of_table = table @ self.table_weight
-        return by_feature, of_table, self.bias.expand_as(of_table)
+        by_feature = rows_of(self.weight, features, labels) * amounts[..., None]
+        of_table = table @ of_labels(self.table_weight, labels)
+        return by_feature, of_table, of_labels(self.bias, labels).expand_as(of_table)
+
+
+def of_labels(values: Tensor, labels: Tensor | None) -> Tensor:
+    """Those of some labels, of numbers (..., L) of all; labels: their places, None for all."""
+    return values if labels is None else values[..., labels]
+
+
+def rows_of(weight: Tensor, rows: Tensor, labels: Tensor | None) -> Tensor:
+    """Rows (B, F) of a weight (V, L), of some labels. Both places are taken at once: all labels of
+    the features of a long text are many numbers.
+    """
+    return weight[rows] if labels is None else weight[rows[..., None], labels]
 
 
 class BlendedTexts(nn.Module):

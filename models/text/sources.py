@@ -36,10 +36,12 @@ from ..attention.base import leave_loss, masked_mean
 from ..attention.query_pool import QueryPool
 from ..layers.blocks import FeedForward
 from .cross import build_reader
-from .linear import LinearTexts
+from .linear import LinearTexts, of_labels, rows_of
+from .windows import windowed_states
 
 if TYPE_CHECKING:
     from .encoder import TextEncoder
+    from .frozen import FrozenEncoder
 
 MANY_TOKENS = 5.0  # log(1 + N) of a long text, by which lengths are scaled to about 1
 
@@ -94,21 +96,27 @@ class SourceLinearTexts(LinearTexts):
         return scale * (shared + known * (words + of_table)) + bias
 
     def parts(
-        self, features: Tensor, amounts: Tensor, table: Tensor, source: Tensor
+        self,
+        features: Tensor,
+        amounts: Tensor,
+        table: Tensor,
+        source: Tensor,
+        labels: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """As of `LinearTexts`, with what the source of the text has otherwise."""
-        by_feature, of_table, bias = super().parts(features, amounts, table, source)
-        scale = self.scale[source]
+        by_feature, of_table, bias = super().parts(features, amounts, table, source, labels)
+        scale = of_labels(self.scale[source], labels)
         known = (source < self.sources).to(amounts.dtype)
         place = source.clamp(max=self.sources - 1)
-        own = self.deviation[features + place[:, None] * self.features]
+        own = rows_of(self.deviation, features + place[:, None] * self.features, labels)
         by_feature = by_feature + own * (amounts * known[:, None])[..., None]
-        own_table = torch.einsum("bt,btl->bl", table, self.table_deviation[place])
+        deviation = of_labels(self.table_deviation[place], labels)
+        own_table = torch.einsum("bt,btl->bl", table, deviation)
         of_table = of_table + known[:, None] * own_table
         return (
             by_feature * scale[:, None],
             of_table * scale,
-            bias * scale + self.source_bias[source],
+            bias * scale + of_labels(self.source_bias[source], labels),
         )
 
     def place(self, joint: Tensor, bias: Tensor, share: float) -> None:
@@ -154,8 +162,9 @@ class SourcesTexts(nn.Module):
     length of the text; unknown: the id of unknown tokens, whose share the gates then see too;
     hidden: width of the network on the pooled states; dropout: in training; hide_source: share of
     texts whose source is hidden in training, so that what is shared learns to stand alone; topics:
-    C, topic_weight: lambda; consistency: mu; linear: a linear model whose logits are added. With it
-    the model starts as that model exactly, since the last layer starts at 0.
+    C, topic_weight: lambda; consistency: mu; window: tokens that the encoder sees at once; linear:
+    a linear model whose logits are added. With it the model starts as that model exactly, since the
+    last layer starts at 0.
 
     `scale` (K + 1, L), r of the sources and of an unknown one, is a buffer to be set, 1 at first.
     In training the further losses are left for `auxiliary_loss`, like those of mechanisms.
@@ -167,7 +176,7 @@ class SourcesTexts(nn.Module):
 
     def __init__(
         self,
-        encoder: TextEncoder,
+        encoder: TextEncoder | FrozenEncoder,
         *,
         outputs: int,
         sources: int,
@@ -184,6 +193,7 @@ class SourcesTexts(nn.Module):
         topics: int = 0,
         topic_weight: float = 0.0,
         consistency: float = 0.0,
+        window: int | None = None,
         linear: LinearTexts | None = None,
     ) -> None:
         super().__init__()
@@ -195,7 +205,7 @@ class SourcesTexts(nn.Module):
         if topic_weight and topics < 2:
             raise ValueError(f"SourcesTexts: topic_weight needs 2 topics, got {topics}")
         width = encoder.width
-        self.encoder, self.linear = encoder, linear
+        self.encoder, self.linear, self.window = encoder, linear, window
         self.sources, self.quality, self.unknown = sources, quality, unknown
         self.hide_source, self.topic_weight = hide_source, topic_weight
         self.consistency = consistency
@@ -257,7 +267,7 @@ class SourcesTexts(nn.Module):
 
     def read(self, tokens: Tensor, mask: Tensor, table: Tensor, source: Tensor) -> Read:
         """The pooled texts, what they read from other sources, and the gates."""
-        states = self.encoder(tokens, mask)
+        states = windowed_states(self.encoder, tokens, mask, self.window)
         h = self.norm(masked_mean(states, mask) + self.pool(states, mask=mask)[:, 0])
         h = h + self.feedforward(h)
         # Banks are the batch and texts the tokens, so that no bank is repeated for each text.

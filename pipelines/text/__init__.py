@@ -5,7 +5,7 @@ from ..engine.compare_options import comparison_options
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
-from .options import TextEvaluateOptions, TextOptions, TextPredictOptions, check
+from .options import ExplainOptions, TextEvaluateOptions, TextOptions, TextPredictOptions, check
 from .verbs.options_judge import JudgeOptions, SummariseOptions
 from .verbs.options_topics import (
     TopicAgreementOptions,
@@ -43,6 +43,11 @@ TASK = Task(
         "p_LABEL": "Probability of the label (--all-labels).",
     },
     verbs={
+        "explain": Verb(
+            ExplainOptions,
+            "headwise.pipelines.text.verbs.explain:explain",
+            "what each word adds to a label: pages with shaded words, and a check of them",
+        ),
         "judge": Verb(
             JudgeOptions,
             "headwise.pipelines.text.verbs.judge:judge",
@@ -86,6 +91,7 @@ predict = python_verb(TASK, "predict", TextPredictOptions)
 export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(TextOptions))
 compare = comparison_verb(TASK, comparison_options(TextOptions))
+explain = python_verb(TASK, "explain", ExplainOptions)
 judge = python_verb(TASK, "judge", JudgeOptions)
 summarise = python_verb(TASK, "summarise", SummariseOptions)
 topics_fit = python_verb(TASK, "topics fit", TopicFitOptions)

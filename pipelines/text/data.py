@@ -44,9 +44,9 @@ class TextPart:
     """Texts of one part, as a data set.
 
     table: as they were read; coded: as the models see them; truth: float32 (n, L), 0 and 1 of
-    labels and classes, the scaled number; groups: int64 (n,); base: float32 (n, L), logits of the
-    linear model of others, of a training part whose model corrects them; else (0, L); padding: the
-    id that fills up a batch; sources: how many the training part has.
+    labels and classes, the scaled number; groups: int64 (n,); coder: of these texts; base: float32
+    (n, L), logits of the linear model of others, of a training part whose model corrects them; else
+    (0, L).
     """
 
     def __init__(
@@ -55,12 +55,11 @@ class TextPart:
         coded: CodedTexts,
         truth: np.ndarray,
         groups: np.ndarray,
-        padding: int,
-        sources: int,
+        coder: TextCoder,
         base: np.ndarray | None = None,
     ) -> None:
         self.table, self.coded, self.truth, self.groups = table, coded, truth, groups
-        self.padding, self.sources = padding, sources
+        self.coder, self.padding, self.sources = coder, coder.padding, len(coder.spec.sources)
         self.base = np.zeros((0, truth.shape[1]), np.float32) if base is None else base
 
     def __len__(self) -> int:
@@ -162,8 +161,7 @@ def part_of(table: TextTable, coder: TextCoder, groups: np.ndarray) -> TextPart:
     """Texts as a data set."""
     assert table.labels is not None
     truth = truth_of(table.labels, coder.spec)
-    sources = len(coder.spec.sources)
-    return TextPart(table, coder.code(table), truth, groups, coder.padding, sources)
+    return TextPart(table, coder.code(table), truth, groups, coder)
 
 
 def truth_of(labels: TextLabels, spec: TextSpec) -> np.ndarray:

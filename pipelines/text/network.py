@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...base.account import note
 from ...base.errors import InputError
 from ...data.texts.tokens import Tokenizer, batch_of, windows
 from ...data.texts.words import WordTokenizer
 from ...models.text.attention import AttentionTexts, HybridTexts, ScaledTexts
 from ...models.text.cross import CrossTexts
 from ...models.text.encoder import StaticEncoder, TextEncoder, build_text_encoder, mean_vector
+from ...models.text.frozen import FrozenEncoder
 from ...models.text.label_attention import LabelAttention
 from ...models.text.linear import LinearTexts
 from ...models.text.losses import TextLoss
@@ -27,8 +27,7 @@ from .linear import LinearFit
 from .options import TextOptions
 from .spec import EncoderFacts, TextSpec
 
-AUTO, NONE = "auto", "none"
-OF_AUTO = "wordllama-256"
+NONE = "none"
 PART = 64  # texts that are encoded at once
 HIDE_SOURCE = 0.1  # share of texts whose source is hidden in training
 
@@ -61,13 +60,7 @@ def _opened(weights: str) -> OpenedEncoder | None:
     """The pretrained encoder; None for one from scratch."""
     if weights == NONE:
         return None
-    if weights != AUTO:
-        return open_encoder(weights, option="--weights")
-    try:
-        return open_encoder(OF_AUTO)
-    except InputError as error:
-        note("assumed", f"vectors of words are learned from scratch, as {error}")
-        return None
+    return open_encoder(weights, option="--weights")
 
 
 def _encoder(options: TextOptions, facts: EncoderFacts) -> TextEncoder:
@@ -101,7 +94,10 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
     if options.model == "sparse":
         return ScaledTexts(empty_linear(spec, by_source=spec.by_source), spec.outputs)
     assert spec.encoder is not None
+    encoder: TextEncoder | FrozenEncoder
     encoder = _encoder(options, spec.encoder)
+    if is_frozen(options, spec.encoder):
+        encoder = FrozenEncoder(encoder)
     window = spec.encoder["window"]
     if options.model == "cross":
         return CrossTexts(
@@ -114,6 +110,7 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
             attention_options=mechanism_options(options),
             direction=options.direction,
             dropout=options.dropout,
+            window=window,
             linear=empty_linear(spec, by_source=spec.by_source),
         )
     if options.model == "sources":
@@ -129,6 +126,7 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
             quality=spec.own_table_width,
             dropout=options.dropout,
             hide_source=HIDE_SOURCE,
+            window=window,
             linear=empty_linear(spec, by_source=spec.by_source),
         )
     described = encoder.width if options.label_texts is not None else None
@@ -138,6 +136,11 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
         nn.init.zeros_(head.weight)  # it begins as the linear model
         return HybridTexts(empty_linear(spec, by_source=spec.by_source), network)
     return network
+
+
+def is_frozen(options: TextOptions, facts: EncoderFacts) -> bool:
+    """Whether an encoder stays as it came. Vectors of words are a part of one that is trained."""
+    return facts["weights"] != NONE and facts["form"] != "tokens" and options.tune == "none"
 
 
 def empty_linear(spec: TextSpec, *, by_source: bool) -> LinearTexts:
@@ -171,13 +174,18 @@ def load_initial(model: nn.Module, options: TextOptions, spec: TextSpec) -> None
         model.scale.copy_(linear.scale)
     network = model.network if isinstance(model, HybridTexts) else model
     encoder = getattr(network, "encoder", None)
+    if isinstance(encoder, FrozenEncoder):
+        encoder = encoder.encoder
     if not isinstance(encoder, TextEncoder) or spec.encoder is None:
         return
     opened = None
     if spec.encoder["weights"] != NONE:
         opened = open_encoder(spec.encoder["weights"], option="--weights")
         _load_encoder(encoder, opened.encoder)
-        encoder.tune(options.tune)
+        if isinstance(opened.encoder, StaticEncoder):
+            encoder.get_submodule("words").requires_grad_(options.tune != "none")
+        else:
+            encoder.tune(options.tune)
     if options.label_texts is not None and isinstance(network, AttentionTexts):
         if opened is None:
             raise InputError("--label-texts: needs an encoder with --weights to read them")

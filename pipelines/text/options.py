@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from ...base.account import Doubt
 from ...base.errors import InputError
 from ..engine.command_line.checks import (
     check_least,
@@ -96,13 +97,13 @@ class TextOptions(MixingOptions):
     corrected by the row of a table that reads the text (needs --table); sources: tf-idf, corrected
     by sources that read each other (needs a column of sources).
     """
-    weights: str = "auto"
-    """Encoder of the tokens: all-minilm-l6-v2 (English), wordllama-256 (vectors of single words),
-    multilingual-e5-small (about 100 languages), or a folder with a BERT; none: learned from
-    scratch; auto: wordllama-256, or none where it cannot be fetched.
+    weights: str = "none"
+    """Encoder of the tokens: none, word vectors learned from scratch; wordllama-256, published
+    vectors of single words; all-minilm-l6-v2 (English) or multilingual-e5-small (about 100
+    languages), networks that see the sentence; or a folder with a BERT in Hugging Face's form.
     """
-    tune: Literal["all", "last", "none"] = "all"
-    """What a training changes of an encoder with weights: all, the last layer, or nothing."""
+    tune: Literal["all", "last", "none"] = "none"
+    """What of an encoder with --weights a training changes: nothing, its last layer, or all."""
     width: int = 96
     """Width of the token vectors with --weights none; encoders with weights have one already."""
     layers: int = 0
@@ -207,15 +208,67 @@ class TextPredictOptions(PredictOptions):
     """Parts of 1,024 texts per shard: the unit of memory, of restarting and of sharing work."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExplainOptions:
+    """Say what each word of a text adds to a label: a page with shaded words, and tables. The parts
+    sum to the logit.
+    """
+
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "data": ("text", "columns"),
+        "output": ("labels", "top", "show"),
+        "check": ("check", "pairs", "seed"),
+    }
+
+    run: str
+    """Run directory of the trained model."""
+    input: str | None = None
+    """Table, folder or quoted pattern of tables, .txt file with a text on each line, folder of .txt
+    files, or - for lines (or JSON lines) from standard input.
+    """
+    text: str | None = None
+    """A text to explain, instead of --input."""
+    output: str
+    """Folder to write: index.html, explanations.jsonl, explanations.txt, account.json."""
+    columns: tuple[str, ...] = ()
+    """Columns of a table by what they hold; without it, as in the training."""
+    labels: tuple[str, ...] = ()
+    """Labels to explain; without it those that are given and the --top most probable ones."""
+    top: int = 3
+    """Most probable labels to explain of each text, besides those that are given."""
+    show: int = 50
+    """Texts that index.html shows; explanations.jsonl has all."""
+    check: bool = False
+    """Also measure, on labelled texts (--input, or the run's own test part), whether a label falls
+    more when its three top words are deleted than when three random ones are.
+    """
+    pairs: int = 500
+    """Pairs of a text and a right label that --check takes, at most."""
+    seed: int = 0
+    """Seed of the random words and pairs of --check."""
+    accept: tuple[Doubt, ...] = ()
+    """Doubts about the data that are no errors: copies (an item listed twice, or in two parts),
+    two-labels, missing-labels (such rows are left out), label-as-feature, links (links that lead
+    out of their folder are followed), missing-codes (numbers such as -999 are numbers).
+    """
+    overwrite: bool = False
+    """Replace an OUTPUT that was written by this verb."""
+    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Kind of device; auto takes a GPU if there is one."""
+
+
 def check(options: object) -> None:
     """Raise `InputError` for values that no data can make right."""
     least = {"least": 1, "most_terms": 1, "width": 8, "heads": 1, "layers": 0, "window": 8,
-             "most_tokens": 8, "queries": 1, "prototypes": 1, "top": 1}  # fmt: skip
+             "most_tokens": 8, "queries": 1, "prototypes": 1, "top": 1,
+             "show": 0, "pairs": 1}  # fmt: skip
     check_least(options, least)
     for name in ("coverage", "abstain"):
         value = getattr(options, name, None)
         if value is not None and not 0 < value < 1:
             raise InputError(f"{flag(name)} {value}: must be between 0 and 1")
+    if isinstance(options, ExplainOptions):
+        _check_explain(options)
     if not isinstance(options, TextOptions):
         return
     check_shares(options, ("dropout", "validation_share", "test_share"))
@@ -241,3 +294,12 @@ def check(options: object) -> None:
         mixing = ("heads", "attention", "attention_options", "ffn")
         check_unread(options, mixing, "--layers 1 or more")
     check_mixing(options, fits=FITS, why=WHY)
+
+
+def _check_explain(options: ExplainOptions) -> None:
+    if options.input is not None and options.text is not None:
+        raise InputError("--input, --text: give one of them")
+    if options.check and (options.text is not None or options.input == "-"):
+        raise InputError("--check: needs labelled texts; give --input TABLE, or leave it out")
+    if options.input is None and options.text is None and not options.check:
+        raise InputError("needs --input, or --text, or --check (the test part of the run)")

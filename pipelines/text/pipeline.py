@@ -31,6 +31,8 @@ from ..metrics.labels.decisions import label_decisions, label_reliability
 from . import figures, network
 from .coding import inputs_of
 from .data import TextPart, open_new, open_of_run
+from .explanation.examples import example_figures
+from .explanation.sums import told_of
 from .linear import losses
 from .options import TextOptions, TextPredictOptions
 from .prediction import FILE, TextItem, answer_lines, list_parts, predict_parts, schema
@@ -121,6 +123,7 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
             truth, predicted = (
                 x[:, 0] * spec.deviation + spec.mean for x in (dataset.truth, logits)
             )
+            told = told_of(logits, context.calibration, spec)
             pictures = [figures.number_figure(truth, predicted, spec.labels[0])]
         elif spec.goal == "class":
             told = tell(logits, context.calibration, spec)
@@ -139,6 +142,7 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
             ]
         intervals = {name: list(ends) for name, ends in scores.intervals.items()}
         metrics = {**scores.values, "intervals": intervals}
+        pictures = [*example_figures(model, dataset, told, context), *pictures]
         return Review(metrics, scores.headline, pictures, scores.tables)
 
     def export_example(

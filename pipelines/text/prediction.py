@@ -204,14 +204,14 @@ def read_part(item: TextItem, options: TextPredictOptions, spec: TextSpec) -> Te
     if kind == FILE:
         text = read_text_file(file)
         refuse_long_text(file, text)
-        return _plain_table([text], [item.get("id", file)])
+        return plain_table([text], [item.get("id", file)])
     if kind in (LINES, JSON_LINES):
         of_stdin = item.get("digest")
         path = Path(file) if of_stdin is None else aside_of(options.output, of_stdin)
         part = LinePart(start, item["rows"], item.get("offset", 0))
         lines = read_lines(path, part, item.get("encoding", "utf-8"))
         if kind == LINES:
-            return _plain_table(lines, _numbers_of(start, len(lines)))
+            return plain_table(lines, _numbers_of(start, len(lines)))
         frame = rows_of_json_lines(file, lines, start)
         names = frame.columns
     else:
@@ -316,7 +316,8 @@ def _named(names: np.ndarray, chosen: np.ndarray, chance: np.ndarray) -> list[li
     ]
 
 
-def _plain_table(texts: list[str], ids: list[str]) -> TextTable:
+def plain_table(texts: list[str], ids: list[str]) -> TextTable:
+    """Texts with nothing beside them."""
     if empty := sum(not text.strip() for text in texts):
         note("values", "empty texts", count=empty)
     blank = [""] * len(texts)

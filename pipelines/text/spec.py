@@ -87,8 +87,8 @@ class TextSpec(Spec):
     terms: int
     encoder: EncoderFacts | None
     most_tokens: int
-    vectors: VectorFacts | None
-    parts: dict[str, int]
+    vectors: VectorFacts | None = None
+    parts: dict[str, int] = field(default_factory=dict)
     files: bool
     by_source: bool = False
     fitted: LinearFit | None = field(default=None, metadata={"saved": False})

@@ -222,6 +222,14 @@ def test_compiled_exported_and_copied() -> None:
     torch.testing.assert_close(twin(*texts), expected)
 
 
+@pytest.mark.parametrize("window", [2, 3, 6])
+def test_windows_of_an_encoder_that_mixes_nothing_change_nothing(window: int) -> None:
+    model, texts = make(linear=True), some_texts()
+    together = answers(model, texts)
+    model.window = window
+    torch.testing.assert_close(answers(model, texts), together)
+
+
 def test_a_mechanism_with_a_loss_leaves_it_in_training() -> None:
     model, texts = make(attention="moh").train(), some_texts()
     answers(model, texts)

@@ -235,6 +235,14 @@ class TestLosses:
         assert auxiliary_loss(make()) is None
 
 
+@pytest.mark.parametrize("window", [2, 3, 6])
+def test_windows_of_an_encoder_that_mixes_nothing_change_nothing(window: int) -> None:
+    model, texts = make(linear=True), some_texts()
+    together = answers(model, texts)
+    model.window = window
+    torch.testing.assert_close(answers(model, texts), together)
+
+
 def test_hidden_sources_are_read_as_unknown_in_training_alone() -> None:
     model, texts = make(hide_source=1.0), some_texts(LENGTHS)
     known = answers(model, texts)

@@ -432,7 +432,7 @@ def test_a_coder_is_read_again_where_its_files_changed(class_run, tmp_path):
 
 @pytest.mark.slow
 def test_a_text_of_five_megabytes_is_predicted_for(class_run, tmp_path):
-    text = "the wifi of room 12 is slow and nothing else is wrong. " * 95_000
+    text = "the wifi of room 12 is slow and nothing else is wrong. " * 96_000
     assert len(text) > 5 << 20
     data = write_rows(tmp_path / "t.jsonl", [{"text": text}, {"text": "the printer is slow"}])
     with opened():
