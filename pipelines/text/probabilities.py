@@ -101,7 +101,7 @@ def ancestors(
 def _closed(
     spec: TextSpec, probability: np.ndarray, labels: np.ndarray
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """The labels and all above them: names (A), probabilities (N, A), and which are given (N, A)."""
+    """The labels and all above them: names (A), probabilities and which are given, (N, A)."""
     names, parents = label_tree(spec.labels, spec.levels)
     chance = np.zeros((len(labels), len(names)))
     chance[:, : len(spec.labels)] = probability

@@ -17,8 +17,9 @@ from sklearn.metrics import (
     r2_score,
 )
 
+from headwise.data.texts.counting import CountedTerms
 from headwise.data.texts.table import TextTable
-from headwise.pipelines.text.coding import CodedTexts
+from headwise.pipelines.text.coding import CodedTexts, TextCoder
 from headwise.pipelines.text.data import TextPart
 from headwise.pipelines.text.probabilities import Told
 from headwise.pipelines.text.scoring import score_classes, score_labels, score_numbers
@@ -39,7 +40,8 @@ def part_of(truth: np.ndarray, sources: list[str] | None = None) -> TextPart:
         np.zeros((count, 0), np.float32),
         np.zeros(count, np.int64),
     )
-    return TextPart(table, coded, truth.astype(np.float32), np.arange(count) // 2, 0, 0)
+    coder = TextCoder(spec_of("labels", LABELS), CountedTerms([], np.zeros(0), False), None)
+    return TextPart(table, coded, truth.astype(np.float32), np.arange(count) // 2, coder)
 
 
 def labelled(seed: int = 0) -> tuple[np.ndarray, np.ndarray, Told]:
