@@ -234,6 +234,24 @@ def test_data_that_nothing_is_learned_from_is_refused(tmp_path, rows, options, r
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"thresholds": "one"}, {"unlabelled": True}, {"hierarchy": "/"}],
+    ids=lambda options: next(iter(options)),
+)
+def test_options_of_labels_are_refused_for_classes(tmp_path, options):
+    flag = next(iter(options))
+    with pytest.raises(InputError, match=f"--{flag}: is read by several labels of a text"):
+        parts_of(write_rows(tmp_path / "t.csv", classed()), **options)
+
+
+def test_labels_have_the_levels_that_the_user_says(tmp_path):
+    path = write_rows(tmp_path / "t.jsonl", messages(160))
+    assert parts_of(path)[0].spec.levels == "::"
+    assert parts_of(path, hierarchy="none")[0].spec.levels == ""
+    assert parts_of(path, hierarchy="/")[0].spec.levels == "/"
+
+
 def test_a_column_of_labels_that_is_never_1_is_left_out_and_named(tmp_path):
     rows = [
         {"text": row["text"], "a": int(k % 2), "b": int(k % 3 == 0), "never": 0}
@@ -285,7 +303,14 @@ def opened_again(splits: Any, data: Any, *, as_test: bool = False, **options: An
     return card.load().open_data(parsed, spec, as_test=as_test)
 
 
-@pytest.mark.parametrize("rows", [messages(160), classed(), numbered()], ids=["m", "c", "n"])
+RARE = [{**row, "label": "odd"} if k % 40 == 0 else row for k, row in enumerate(classed(80))]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [messages(160), classed(), RARE, numbered()],
+    ids=["labels", "classes", "rare", "number"],
+)
 def test_the_parts_of_a_run_are_the_same_when_it_is_opened_again(tmp_path, rows):
     data = write_rows(tmp_path / "t.jsonl", rows)
     splits, _ = parts_of(data)
