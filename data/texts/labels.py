@@ -140,13 +140,16 @@ def label_names(
         raise fail(where, f"the training part has {only}; two classes are needed to learn from")
     if not names:
         raise fail(where, f"no label is on {least} texts of the training part; lower --least")
-    if goal == "class" and len(names) > max(20, len(rows) // 2):
-        raise fail(
-            where,
-            f"has {len(names):,} different labels on {len(rows):,} texts; name the column of the "
-            "labels with --columns label=COLUMN",
-        )
+    if goal == "class":
+        refuse_many_classes(where, len(names), len(rows))
     return names
+
+
+def refuse_many_classes(where: object, classes: int, texts: int) -> None:
+    """Raise InputError for so many classes that their column holds something else."""
+    if classes > max(20, texts // 2):
+        problem = f"has {classes:,} different labels on {texts:,} texts"
+        raise fail(where, f"{problem}; name the column of the labels with --columns label=COLUMN")
 
 
 def levels_of(names: Sequence[str]) -> str:

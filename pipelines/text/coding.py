@@ -128,7 +128,7 @@ class TextCoder:
         for text, row in zip(texts, encoded, strict=True):
             windowed = _in_windows(row, window, self.spec.most_tokens, self.tokenizer)
             end, last = (part.offsets[:, 1].max(initial=0) for part in (windowed, row))
-            cut += len(text) > most or end < last
+            cut += len(text) > most or bool(end < last)
             rows.append(windowed)
         if cut:
             what = f"texts of which the network reads the first {self.spec.most_tokens} tokens"

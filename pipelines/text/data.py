@@ -23,7 +23,9 @@ from ...data.texts.labels import Goal, TextLabels, label_names, levels_of
 from ...data.texts.table import FIELDS, TextReading, TextTable, read_text_data, with_rows
 from ...data.texts.tokens import Tokenizer
 from ...data.texts.words import word_spans
+from ..engine.command_line.checks import check_unread
 from ..engine.pipeline import Member, Splits
+from ..engine.subsets import Subsets
 from ..engine.training.order import mix
 from .coding import CodedTexts, TextCoder, learn_columns, load_coder
 from .linear import Rows, best_linear, fit_linear
@@ -36,6 +38,7 @@ from .vectors import learn_vectors
 SHORT = 30  # words in the middle text below which pieces of words are counted as well
 MOST_NUMBERS = 1 << 26  # terms times labels of the linear model
 READS_WINDOWS = ("hybrid", "attention")  # models that read several windows of a text
+OF_LABELS = ("thresholds", "budget", "unlabelled", "hierarchy")  # options that others do not read
 ON_BASE = ("hybrid", "sparse", "cross", "sources")  # models on top of the linear one
 
 
@@ -114,13 +117,16 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
     """The three parts of a new run, coded as its training part teaches."""
     assert options.data is not None
     table = _usable(read_text_data(options.data, reading_of(options)))
-    table = without_rare_classes(table, options.least)
+    table = without_rare_classes(options.data, table, options.least)
+    goal = cast(TextLabels, table.labels).goal
+    if goal != "labels":
+        check_unread(options, OF_LABELS, f"several labels of a text (--goal labels, not {goal})")
     if options.model == "sources" and not any(table.sources):
         raise fail(options.data, "has no column of sources; name it with --columns source=COLUMN")
     groups = groups_of(table)
     check_equal_texts(options.data, table)
     subsets = split(options, table, groups)
-    spec, terms, tokenizer = _learn(options, table, subsets.train)
+    spec, terms, tokenizer = _learn(options, table, subsets)
     coder = TextCoder(spec, terms, tokenizer)
     train_part, validation, test = (
         part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
@@ -145,6 +151,8 @@ def open_of_run(options: TextOptions, spec: TextSpec, as_test: bool) -> Splits[T
         reading = replace(reading, label_columns=options.label_columns)
     table = _usable(read_text_data(options.data, reading))
     coder = load_coder(spec)
+    if not as_test:  # otherwise parts would not be those of the training
+        table = without_rare_classes(options.data, table, options.least)
     groups = groups_of(table)
     if as_test:
         part = part_of(table, coder, groups)
@@ -196,13 +204,13 @@ def _usable(table: TextTable) -> TextTable:
 
 
 def _learn(
-    options: TextOptions, table: TextTable, rows: np.ndarray
+    options: TextOptions, table: TextTable, subsets: Subsets
 ) -> tuple[TextSpec, CountedTerms, Tokenizer | None]:
-    """All that is learned of the training part before the training. rows: of this part."""
-    train = with_rows(table, rows)
+    """All that is learned of the training part before the training."""
+    train = with_rows(table, subsets.train)
     labels = cast(TextLabels, train.labels)
     names, counts = _label_names(options, table, labels)
-    mark = None if options.hierarchy == "auto" else options.hierarchy.removeprefix("none")
+    mark = {"auto": None, "none": ""}.get(options.hierarchy, options.hierarchy)
     levels = (levels_of(names) if mark is None else mark) if labels.goal == "labels" else ""
     pieces = _counts_pieces(options, train.texts)
     most = min(options.most_terms, max(1000, MOST_NUMBERS // len(names)))
@@ -234,7 +242,7 @@ def _learn(
         columns=dict(table.columns),
         label_columns=list(options.label_columns),
         separator=labels.separator,
-        table=learn_columns(table.table, rows),
+        table=learn_columns(table.table, subsets.train),
         sources=sources,
         mean=float(numbers.mean()) if len(numbers) else 0.0,
         deviation=deviation or 1.0,
@@ -243,6 +251,7 @@ def _learn(
         encoder=facts,
         most_tokens=_most_tokens(options, facts),
         vectors=None if options.vectors == "none" else learn_vectors(options.vectors, train.texts),
+        parts=subsets.sizes(),
         files=table.files,
     )
     return spec, terms, tokenizer

@@ -338,6 +338,8 @@ def _ridge(
     from sklearn.linear_model import Ridge
 
     def fit(k: int) -> tuple[np.ndarray, float]:
+        if not len(truth):  # all texts are of one group: no other has a part in a fold
+            return np.zeros(count_columns(inputs)), 0.0
         model = Ridge(alpha=penalty, solver="sparse_cg", tol=1e-5).fit(inputs, truth[:, k])
         return model.coef_, float(model.intercept_)
 

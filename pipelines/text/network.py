@@ -40,13 +40,13 @@ def encoder_of(options: TextOptions, texts: Sequence[str]) -> tuple[EncoderFacts
         facts = EncoderFacts(
             weights=NONE,
             form="tokens",
-            options=_token_options(options, tokenizer.size, options.width),
+            options={"vocabulary": tokenizer.size, "width": options.width},
             window=options.window,
         )
         return facts, tokenizer
     window = min(options.window, opened.most_tokens or options.window)
     if isinstance(opened.encoder, StaticEncoder):
-        chosen = _token_options(options, opened.tokenizer.size, opened.width)
+        chosen: dict[str, object] = {"vocabulary": opened.tokenizer.size, "width": opened.width}
         facts = EncoderFacts(weights=opened.name, form="tokens", options=chosen, window=window)
     else:
         chosen = {**opened.encoder.options, "dropout": options.dropout}
@@ -63,18 +63,21 @@ def _opened(weights: str) -> OpenedEncoder | None:
     return open_encoder(weights, option="--weights")
 
 
-def _token_options(options: TextOptions, vocabulary: int, width: int) -> dict[str, object]:
-    return {
-        "vocabulary": vocabulary,
-        "width": width,
-        "heads": options.heads,
-        "layers": options.layers,
-        "positions": options.window,
-        "attention": options.attention,
-        "options": mechanism_options(options),
-        "ffn": options.ffn,
-        "dropout": options.dropout,
-    }
+def _encoder(options: TextOptions, facts: EncoderFacts) -> TextEncoder:
+    """The encoder of a spec; layers that are trained from scratch are those of the options."""
+    chosen: dict[str, object] = facts["options"]
+    if facts["form"] == "tokens":
+        chosen = {
+            **chosen,
+            "heads": options.heads,
+            "layers": options.layers,
+            "positions": facts["window"],
+            "attention": options.attention,
+            "options": mechanism_options(options),
+            "ffn": options.ffn,
+            "dropout": options.dropout,
+        }
+    return build_text_encoder(facts["form"], chosen)
 
 
 def build(options: TextOptions, spec: TextSpec) -> nn.Module:
@@ -92,7 +95,7 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
         return ScaledTexts(empty_linear(spec, by_source=spec.by_source), spec.outputs)
     assert spec.encoder is not None
     encoder: TextEncoder | FrozenEncoder
-    encoder = build_text_encoder(spec.encoder["form"], spec.encoder["options"])
+    encoder = _encoder(options, spec.encoder)
     if is_frozen(options, spec.encoder):
         encoder = FrozenEncoder(encoder)
     window = spec.encoder["window"]

@@ -1,5 +1,6 @@
 """Options of texts. Nothing here imports torch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -20,6 +21,7 @@ from ..engine.search_space import Choices, Range, Space
 
 BERTS = ("all-minilm-l6-v2", "multilingual-e5-small")  # weights of whole networks
 NETWORKS = ("hybrid", "attention", "cross", "sources")  # models with an encoder of tokens
+ONE_ANSWER = ("class", "number")  # goals with one answer for each text
 FITS, WHY = ("any tokens", "sequence"), "the tokens are the words of a text"
 READ_BY: Mapping[str, Sequence[str]] = {
     **dict.fromkeys(
@@ -276,10 +278,15 @@ def check(options: object) -> None:
         raise InputError("--validation-share 0: thresholds are chosen on the validation part")
     if options.thresholds != "budget":
         check_unread(options, ("budget",), "--thresholds budget")
-    if options.budget <= 0:
-        raise InputError(f"--budget {options.budget}: must be above 0")
+    if not 0 < options.budget < math.inf:
+        raise InputError(f"--budget {options.budget}: must be a number above 0")
     if options.separator == "":
         raise InputError("--separator: is empty; name what stands between the labels of a cell")
+    if not options.hierarchy:
+        raise InputError("--hierarchy: is empty; give none where labels have no levels")
+    if options.separator is not None and (options.label_columns or options.goal in ONE_ANSWER):
+        reader = "a column of labels, several in a cell"
+        check_unread(options, ("separator",), reader)
     if options.model == "cross" and not options.table and not is_of_a_run():
         raise InputError("--model cross: needs --table, the columns that read the text")
     if options.label_columns and options.goal not in ("auto", "labels"):

@@ -13,7 +13,7 @@ import numpy as np
 from ...base.account import doubt, note
 from ...base.errors import shown
 from ...data.columns import note_groups
-from ...data.texts.labels import TextLabels
+from ...data.texts.labels import TextLabels, refuse_many_classes
 from ...data.texts.table import TextTable, with_rows
 from ..engine.subsets import (
     Subsets,
@@ -57,12 +57,15 @@ def plain_texts(table: TextTable) -> list[str]:
     return [" ".join(text.split()).casefold() for text in table.texts]
 
 
-def without_rare_classes(table: TextTable, least: int) -> TextTable:
-    """Without the texts of classes that are too rare to be in all parts."""
+def without_rare_classes(where: object, table: TextTable, least: int) -> TextTable:
+    """Without the texts of classes that are too rare to be in all parts. Raises InputError for a
+    column of classes that is none.
+    """
     labels = cast(TextLabels, table.labels)
     if labels.goal != "class":
         return table
     counts = Counter(row[0] for row in labels.names if row is not None)
+    refuse_many_classes(where, len(counts), len(table))
     rare = sorted(name for name, count in counts.items() if count < least)
     if not rare or len(counts) - len(rare) < 2:
         return table  # what is left is no data, which is said where the classes are counted
@@ -124,8 +127,6 @@ def split(options: TextOptions, table: TextTable, groups: np.ndarray) -> Subsets
 
 def _refuse_shared(where: object, table: TextTable, subsets: Subsets) -> None:
     """A group, or a text, in two parts that the data names would tell the answer."""
-    groups = [group or row for row, group in enumerate(table.groups)]
-    refuse_shared_groups(where, subsets, groups, "group")
     plain = plain_texts(table)
     part_of: dict[str, str] = {}
     copies: dict[str, str] = {}
@@ -137,3 +138,5 @@ def _refuse_shared(where: object, table: TextTable, subsets: Subsets) -> None:
         text, parts = next(iter(copies.items()))
         problem = f"{len(copies):,} texts are more than once in the data, {parts}"
         doubt("copies", where, f"{problem}; the first is {shown(text[:60])}")
+    groups = [group or row for row, group in enumerate(table.groups)]
+    refuse_shared_groups(where, subsets, groups, "group")

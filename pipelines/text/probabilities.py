@@ -76,33 +76,41 @@ def tell(logits: np.ndarray, calibration: Mapping[str, Tensor], spec: TextSpec) 
     labels, possible = scaled >= values["threshold"], scaled >= values["set"]
     if "share_given" in values:
         scaled = PositiveUnlabelled(values["share_given"]).apply(scaled)
-    return Told(expit(scaled), labels, possible)
+    if not spec.levels:
+        return Told(expit(scaled), labels, possible)
+    count = spec.outputs
+    _, chance, given = _closed(spec, expit(scaled), labels)
+    return Told(chance[:, :count], given[:, :count], possible | given[:, :count])
 
 
 def ancestors(
     spec: TextSpec, probability: np.ndarray, labels: np.ndarray
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Labels above others: names (A - L), probabilities (N, A - L), and which are given. One above
-    is given with any label below it, and never less probable than any of them.
+    """Labels above others that are no labels themselves: names (A - L), probabilities (N, A - L),
+    and which are given. One above is given with any label below it, and never less probable than
+    any of them.
     """
     if not spec.levels:
         empty = np.zeros((len(labels), 0))
         return [], empty, empty.astype(bool)
+    count = spec.outputs
+    names, chance, given = _closed(spec, probability, labels)
+    return names[count:], chance[:, count:], given[:, count:]
+
+
+def _closed(
+    spec: TextSpec, probability: np.ndarray, labels: np.ndarray
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """The labels and all above them: names (A), probabilities and which are given, (N, A)."""
     names, parents = label_tree(spec.labels, spec.levels)
-    everything = with_ancestors(labels, parents)
     chance = np.zeros((len(labels), len(names)))
     chance[:, : len(spec.labels)] = probability
-    for child in range(len(names) - 1, -1, -1):
-        above = parents[child]
-        if above >= 0:
-            chance[:, above] = np.maximum(chance[:, above], chance[:, child])
-    # A name may stand before its children in the tree: what they say goes up level by level.
+    # What a label says goes up level by level, wherever its name stands.
     for _ in range(max(name.count(spec.levels) for name in names)):
         for child, above in enumerate(parents.tolist()):
             if above >= 0:
                 chance[:, above] = np.maximum(chance[:, above], chance[:, child])
-    own = len(spec.labels)
-    return names[own:], chance[:, own:], everything[:, own:]
+    return names, chance, with_ancestors(labels, parents)
 
 
 def check_calibration(spec: TextSpec, calibration: Mapping[str, Tensor]) -> None:

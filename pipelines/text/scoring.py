@@ -37,6 +37,7 @@ from .probabilities import Told
 from .spec import TextSpec
 
 DRAWS = 200  # of the bootstrap over groups, as each draw scores all labels
+SAME = 1e-12  # of the square of the mean: numbers with a variance below it are all the same
 LEAST_PART = 20  # texts of a source or language that is scored by itself
 SHOWN = ("precision_at_1", "map", "micro_f1", "macro_f1")
 NAMES = {
@@ -198,6 +199,7 @@ def _number_scores(
         spread = weights @ predicted**2 / total - mean_predicted**2
         both = weights @ (truth * predicted) / total - mean * mean_predicted
         squared = weights @ np.square(truth - predicted) / total
+        variance = np.where(variance > SAME * np.square(mean), variance, np.nan)
         return {
             "r2": 1 - squared / variance,
             "pearson": both / np.sqrt(variance * spread),

@@ -25,8 +25,8 @@ class InputFacts(TypedDict):
 
 
 class EncoderFacts(TypedDict):
-    """An encoder of tokens: the name of its weights ("none": from scratch), how it is built, and
-    the most tokens that it takes at once.
+    """An encoder of tokens: the name of its weights ("none": from scratch), what it is built from
+    beside the options of the training, and the most tokens that it takes at once.
     """
 
     weights: str
@@ -67,6 +67,7 @@ class TextSpec(Spec):
     encoder     the encoder of tokens; none where the model has none
     most_tokens tokens of a text that it reads
     vectors     frozen vectors of texts that stand behind the table; none where there are none
+    parts       texts of each part
     files       whether each text of the training was a file of its own
     by_source   whether sources have weights of their own in the linear part of the model
     fitted      the linear model of the training part, before it is stored
@@ -89,6 +90,7 @@ class TextSpec(Spec):
     encoder: EncoderFacts | None
     most_tokens: int
     vectors: VectorFacts | None = None
+    parts: dict[str, int] = field(default_factory=dict)
     files: bool
     by_source: bool = False
     fitted: LinearFit | None = field(default=None, metadata={"saved": False})

@@ -65,7 +65,7 @@ def test_weights_are_the_inverse_frequency_in_texts():
 
 
 def test_texts_without_words_are_refused():
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"vocabulary|no terms"):
         CountedTerms.learn(["...", "!?"], pieces=False, most=10)
 
 

@@ -41,5 +41,5 @@ def test_halves_of_characters_are_replaced():
 
 @pytest.mark.parametrize("line", ["{", "[1]", "3", "a"])
 def test_a_line_that_is_no_object_is_named(line):
-    with pytest.raises(InputError, match="in, line 1026: .* is no JSON object"):
+    with pytest.raises(InputError, match=r"in, line 1026: .* is no JSON object"):
         rows_of_json_lines("in", ['{"x": 1}', line], 1024)

@@ -110,7 +110,7 @@ def test_a_list_too_deep_for_json_is_a_class_and_no_crash():
 @pytest.mark.parametrize("word", ["", "nan", "None", "NA", None])
 def test_a_missing_class_is_refused_or_left_out(word):
     cells = ["a", "b", word, "a"]
-    with pytest.raises(InputError, match="row 3.*no label.*--accept missing-labels"):
+    with pytest.raises(InputError, match=r"row 3.*no label.*--accept missing-labels"):
         read(cells)
     labels, said = read(cells, accept=["missing-labels"])
     assert labels.known.tolist() == [True, True, False, True]

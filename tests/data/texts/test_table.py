@@ -12,11 +12,11 @@ from headwise.base.errors import InputError
 from headwise.data.texts import files as text_files
 from headwise.data.texts.table import TextReading, read_text_data, table_of_rows, with_rows
 
-FREE = TextReading(need_label=False)
+PLAIN, FREE = TextReading(), TextReading(need_label=False)
 CSV = "text,label\nthe first one,a\nthe second one,b\n"
 
 
-def read(path, reading=TextReading(), accept=()):
+def read(path, reading=PLAIN, accept=()):
     """The table, and the lines of the account."""
     with opened(accept) as account:
         table = read_text_data(path, reading)
@@ -221,7 +221,7 @@ def test_files_with_a_word_of_parts_among_others_are_no_parts(tmp_path):
 def test_tables_with_labels_of_two_kinds_are_refused(tmp_path):
     written(tmp_path, "text,label\na b,1.5\nb c,2.25\n", "in/a.csv")
     written(tmp_path, "text,label\na b,x\nb c,y\n", "in/b.csv")
-    with pytest.raises(InputError, match="labels of several kinds .*--goal"):
+    with pytest.raises(InputError, match=r"labels of several kinds .*--goal"):
         read(tmp_path / "in")
 
 

@@ -115,7 +115,11 @@ def test_a_folder_of_the_user_is_opened_by_its_path(tmp_path: Path) -> None:
 def test_what_cannot_be_opened_is_one_line(tmp_path: Path, publish) -> None:
     home = bert_folder(tmp_path / "mine")
     (home / "tokenizer.json").write_text(word_pieces([*WORDS, "more"]))
-    cases = {"two models": home, "holds no model": tmp_path, "no encoder and no folder": tmp_path / "gone"}
+    cases = {
+        "two models": home,
+        "holds no model": tmp_path,
+        "no encoder and no folder": tmp_path / "gone",
+    }
     for message, path in cases.items():
         with pytest.raises(InputError, match=message) as caught:
             open_encoder(str(path))
