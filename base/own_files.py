@@ -54,9 +54,7 @@ def holds_results(folder: str | os.PathLike[str]) -> bool:
         for names in (_OF_A_RUN, _OF_EXPLANATIONS)
     ):
         return True
-    return any(
-        os.path.isfile(os.path.join(folder, name, _LOCK)) for name in _OF_JOBS
-    )
+    return any(os.path.isfile(os.path.join(folder, name, _LOCK)) for name in _OF_JOBS)
 
 
 class OwnFiles:
