@@ -97,9 +97,11 @@ def reading_of(options: TextOptions) -> TextReading:
 
 def reading_of_run(spec: TextSpec, columns: Sequence[str], *, need_label: bool) -> TextReading:
     """How other tables of a run are read: by the columns given now, else by those of the training
-    or their usual names.
+    or their usual names. Raises InputError for columns that nothing reads without labels.
     """
     chosen = parse_columns(columns, FIELDS)
+    if unread := [name for name in ("label", "part") if name in chosen and not need_label]:
+        raise InputError(f"--columns {unread[0]}={chosen[unread[0]]}: a prediction reads no such")
     # A title that the training did not have would change what the model sees.
     lacking = {"title"} - spec.columns.keys() - chosen.keys()
     return TextReading(
