@@ -5,6 +5,7 @@ Shapes: n texts of a part, L outputs.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -96,9 +97,11 @@ def reading_of(options: TextOptions) -> TextReading:
 
 def reading_of_run(spec: TextSpec, columns: Sequence[str], *, need_label: bool) -> TextReading:
     """How other tables of a run are read: by the columns given now, else by those of the training
-    or their usual names.
+    or their usual names. Raises InputError for columns that nothing reads without labels.
     """
     chosen = parse_columns(columns, FIELDS)
+    if unread := [name for name in ("label", "part") if name in chosen and not need_label]:
+        raise InputError(f"--columns {unread[0]}={chosen[unread[0]]}: a prediction reads no such")
     # A title that the training did not have would change what the model sees.
     lacking = {"title"} - spec.columns.keys() - chosen.keys()
     return TextReading(
@@ -139,7 +142,7 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
         by_source = fitted.sources is not None
         spec = replace(spec, fitted=fitted, by_source=by_source)
     parts = {"train": train_part, "validation": validation, "test": test}
-    members = {name: _members(part) for name, part in parts.items()}
+    members = {name: _members(options.data, part) for name, part in parts.items()}
     return Splits(train_part, validation, test, spec, coder.assets(), members)
 
 
@@ -289,10 +292,8 @@ def _counts_pieces(options: TextOptions, texts: Sequence[str]) -> bool:
     return middle < SHORT
 
 
-def _members(part: TextPart) -> list[Member]:
-    """The texts of a part by what they are called: only those that are files of their own, since
-    others are told by their words.
-    """
+def _members(folder: str, part: TextPart) -> list[Member]:
+    """The files of a part that are a text each. Texts of tables are told by their words alone."""
     if not part.table.files:
         return []
-    return [Member(name) for name in part.table.ids]
+    return [Member(os.path.join(folder, name)) for name in part.table.ids]

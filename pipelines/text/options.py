@@ -271,6 +271,10 @@ def check(options: object) -> None:
             raise InputError(f"{flag(name)} {value}: must be between 0 and 1")
     if isinstance(options, ExplainOptions):
         _check_explain(options)
+    for name in ("table", "label_columns"):
+        names = getattr(options, name, ())
+        if twice := [column for column in names if names.count(column) > 1]:
+            raise InputError(f"{flag(name)}: names {twice[0]} twice")
     if not isinstance(options, TextOptions):
         return
     check_shares(options, ("dropout", "validation_share", "test_share"))

@@ -35,7 +35,7 @@ from .explanation.examples import example_figures
 from .explanation.sums import told_of
 from .linear import losses
 from .options import TextOptions, TextPredictOptions
-from .prediction import FILE, TextItem, answer_lines, list_parts, predict_parts, schema
+from .prediction import TextItem, answer_lines, list_parts, predict_parts, schema
 from .probabilities import calibrated, check_calibration, fit_calibration, tell
 from .rungs import TextRungs, logits_of
 from .scoring import score_classes, score_labels, score_numbers
@@ -150,14 +150,19 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
     ) -> tuple[ExportInputs, FreeAxes]:
         """Four texts of one window; how many texts, tokens and terms there are is free."""
         part = splits.test
-        batch = part.coded.inputs(range(min(4, len(part))), part.padding)
+        batch = part.coded.inputs([row % len(part) for row in range(4)], part.padding)
+        names = ["features", "amounts"]
+        if splits.spec.encoder is not None:
+            names += ["tokens", "mask"]
+        for name in names:
+            batch[name] = nn.functional.pad(batch[name], (0, max(0, 2 - batch[name].shape[1])))
         texts, terms = torch.export.Dim("texts", min=2), torch.export.Dim("terms", min=2)
         of_tokens: dict[int, object] = {0: texts}
         if splits.spec.encoder is not None:
             window = splits.spec.encoder["window"]
             of_tokens[1] = torch.export.Dim("tokens", min=2, max=window)
             for name in ("tokens", "mask"):
-                batch[name] = batch[name][:, :window]
+                batch[name] = batch[name][:, : window - 1]  # room for one more
         free = [of_tokens] * 2 + [{0: texts, 1: terms}] * 2 + [{0: texts}] * 2
         return inputs_of(batch), free
 
@@ -166,8 +171,8 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
         return list_parts(options, spec)
 
     def member(self, item: TextItem) -> Member:
-        """The file of a text that is one."""
-        return Member(item.get("id", item["file"]) if item["kind"] == FILE else item["file"])
+        """The file of a text that is one, or that it is in."""
+        return Member(item["file"])
 
     def prediction_schema(self, options: TextPredictOptions, spec: TextSpec) -> Schema:
         """row, id, then labels, prediction or number, the most probable labels, the set."""

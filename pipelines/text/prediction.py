@@ -63,6 +63,7 @@ def list_parts(options: TextPredictOptions, spec: TextSpec) -> list[TextItem]:
     """The parts of the files that a path, folder or pattern names, or of standard input. Raises
     InputError for options that say nothing of the run.
     """
+    reading_of_run(spec, options.columns, need_label=False)  # refuses what no part can be read with
     if spec.goal == "number":
         for name in ("abstain", "all_labels"):
             if getattr(options, name):

@@ -102,6 +102,8 @@ OPTIONS: dict[str, tuple[str, str]] = {
         "text train --model sparse --width 32",
         r"--width: is not read by --model sparse, but by hybrid",
     ),
+    "text: a column of the table twice": ("text train --table a b a", r"--table: names a twice"),
+    "text: a label twice": ("text train --label-columns a a", r"--label-columns: names a twice"),
     "text: heads without layers": ("text train --heads 2", r"--heads: is read by --layers 1"),
     "list of nothing": ("list attentions", r"list attentions: unknown; did you mean attention\?"),
 }

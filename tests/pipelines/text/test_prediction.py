@@ -18,6 +18,7 @@ from polars.testing import assert_frame_equal
 from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.pipelines import load_task
+from headwise.pipelines.engine.inference.shards import ShardWorker
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.text import prediction
 from headwise.pipelines.text.options import TextPredictOptions
@@ -217,6 +218,39 @@ def test_standard_input_that_is_no_text_is_refused(
         predict(class_run, "-", tmp_path / "o.parquet")
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_job_that_was_killed_goes_on_with_the_same_standard_input(
+    class_run, tmp_path, monkeypatch, capsys, processes
+):
+    monkeypatch.setattr(prediction, "PART", 4)
+    content = "\n".join(texts_of(classed(20))).encode()
+    output, do = tmp_path / "o.parquet", ShardWorker.do
+
+    def dies(worker: ShardWorker, shard: int) -> int:
+        if shard == 2:
+            raise KeyboardInterrupt
+        return do(worker, shard)
+
+    from_standard_input(monkeypatch, content)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ShardWorker, "do", dies)
+        predict(class_run, "-", output, shard_size=1)
+    from_standard_input(monkeypatch, content)
+    capsys.readouterr()
+    rows = predict(class_run, "-", output, shard_size=1, processes=processes)
+    assert "2 of 5 items were done before" in capsys.readouterr().err
+    assert rows["row"].to_list() == list(range(20))
+    assert {path.name for path in tmp_path.iterdir()} == {"o.parquet", "o.parquet.account.json"}
+
+
+def test_a_prediction_reads_no_labels(class_run, tmp_path):
+    data = write_rows(tmp_path / "t.csv", classed(4))
+    with pytest.raises(InputError, match="--columns label=label: a prediction reads no such"):
+        predict(class_run, data, tmp_path / "o.parquet", columns=("label=label",))
+    with pytest.raises(InputError, match="no field 'txt'; did you mean 'text'"):
+        predict(class_run, data, tmp_path / "o.parquet", columns=("txt=text",))
 
 
 def test_closed_or_shared_standard_input_is_refused(class_run, tmp_path, monkeypatch):
