@@ -117,6 +117,7 @@ def score_labels(part: TextPart, logits: np.ndarray, told: Told, spec: TextSpec)
         f"{_clear(name)} {interval_text(float(str(values[name])), intervals[name])}"
         for name in SHOWN
     )
+    values |= _rows_of_parts(tables)
     return Scores(values, intervals, tables, f"{len(part):,} texts: {shown}")
 
 
@@ -154,6 +155,7 @@ def score_classes(part: TextPart, told: Told, spec: TextSpec) -> Scores:
         float(str(values["balanced_accuracy"])), intervals["balanced_accuracy"]
     )
     headline = f"{len(part):,} texts: accuracy {accuracy}, balanced accuracy {balanced}"
+    values |= _rows_of_parts(tables)
     return Scores(values, intervals, tables, headline)
 
 
@@ -185,6 +187,7 @@ def score_numbers(part: TextPart, logits: np.ndarray, width: float, spec: TextSp
         f"{_clear(name)} {interval_text(plain[name], intervals[name])}"
         for name in ("r2", "pearson", "mae")
     )
+    values |= _rows_of_parts(tables)
     return Scores(values, intervals, tables, f"{len(part):,} texts: {shown}")
 
 
@@ -299,6 +302,12 @@ def _numbers_by_source(
         of_source = {_clear(k): float(v[0]) for k, v in scores.items()}
         rows.append({"source": name, "texts": int(member.sum()), **of_source})
     return {"By source": pl.DataFrame(rows)} if len(rows) > 1 else {}
+
+
+def _rows_of_parts(tables: dict[str, pl.DataFrame]) -> Metrics:
+    """The tables by source and language as values of the metrics."""
+    captions = {"By source": "by_source", "By language": "by_language"}
+    return {captions[name]: table.to_dicts() for name, table in tables.items() if name in captions}
 
 
 def _members(names: Sequence[str]) -> list[tuple[str, np.ndarray]]:
