@@ -115,8 +115,8 @@ def _message(generator: np.random.Generator) -> tuple[str, list[str]]:
         if generator.random() < 0.4:
             sentences.append(_pick(generator, FILLERS))
     if generator.random() < 0.5:
-        other = _pick(generator, [name for name in names if name not in matters])
-        words = _pick(generator, MATTERS[other])
+        absent = _pick(generator, [name for name in names if name not in matters])
+        words = _pick(generator, MATTERS[absent])
         sentences.append(_sentence(_pick(generator, SOLVED).format(words)))
     return " ".join(filter(None, sentences)), sorted(matters)
 

@@ -247,8 +247,8 @@ def _is_number(cells: pl.Series) -> bool:
     if bad.any() or not filled.any():
         return False
     distinct = np.unique(values[filled])
-    whole = bool((distinct == np.round(distinct)).all())
-    return not (whole and len(distinct) <= MOST_CLASSES_OF_NUMBERS)
+    integral = bool((distinct == np.round(distinct)).all())
+    return not (integral and len(distinct) <= MOST_CLASSES_OF_NUMBERS)
 
 
 def _numbers(where: str, cells: pl.Series, assumed: bool) -> TextLabels:

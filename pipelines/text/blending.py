@@ -27,28 +27,26 @@ class Weights(NamedTuple):
     words: str
 
 
-def fit_weights(
-    model: np.ndarray, simple: np.ndarray, truth: np.ndarray, goal: Goal, counts: np.ndarray
-) -> Weights:
+def fit_weights(model: np.ndarray, simple: np.ndarray, truth: np.ndarray, goal: Goal) -> Weights:
     """Weights with which the sum of two logits (N, L) fits the truth (N, L) best.
 
     Of labels: by logistic regression of all labels together, and then of each label, drawn towards
     the common weights by the number of its texts. Of classes and a number: one share for all.
-    counts: texts of the training part with each label.
     """
     if goal != "labels":
         share = _best_share(model, simple, truth, goal)
         values = np.tile([[share], [1 - share], [0.0]], (1, truth.shape[1]))
         return Weights(values, f"{share:.0%} of the model")
     common = _common(model, simple, truth)
-    each = np.stack(
+    by_label = np.stack(
         [
             _newton(model[:, [k]], simple[:, [k]], truth[:, [k]], common, PRIOR_TEXTS)
             for k in range(truth.shape[1])
         ]
     )
-    words = f"on average {each[:, 0].mean():.2f} of the model and {each[:, 1].mean():.2f} of tf-idf"
-    return Weights(each.T, words)
+    of_model, of_simple, _ = by_label.mean(0)
+    words = f"on average {of_model:.2f} of the model and {of_simple:.2f} of tf-idf"
+    return Weights(by_label.T, words)
 
 
 def _best_share(model: np.ndarray, simple: np.ndarray, truth: np.ndarray, goal: Goal) -> float:

@@ -242,8 +242,8 @@ def answer_lines(rows: pl.DataFrame, spec: TextSpec) -> list[str]:
             f"{label} {chance:.0%}"
             for label, chance in zip(row["top"], row["top_probability"], strict=True)
         )
-        given = row["prediction"] if spec.goal == "class" else ", ".join(row["labels"])
-        lines.append(f"{name}: {given or 'no label'} ({chances})")
+        answer = row["prediction"] if spec.goal == "class" else ", ".join(row["labels"])
+        lines.append(f"{name}: {answer or 'no label'} ({chances})")
     if rows.height > len(lines):
         lines.append(f"… and {rows.height - len(lines):,} more texts")
     return lines
@@ -273,10 +273,8 @@ def _told(
         labels = labels & (told.probability.max(1) >= options.abstain)[:, None]
     rows: dict[str, object] = {}
     if spec.goal == "class":
-        given = [names[k] for k in told.probability.argmax(1)]
-        rows["prediction"] = [
-            n if row.any() else None for n, row in zip(given, labels, strict=True)
-        ]
+        best = [names[k] for k in told.probability.argmax(1)]
+        rows["prediction"] = [n if row.any() else None for n, row in zip(best, labels, strict=True)]
         rows["probability"] = told.probability.max(1).astype(np.float32)
     else:
         rows["labels"] = _named(names, labels, told.probability)

@@ -79,8 +79,8 @@ def tell(logits: np.ndarray, calibration: Mapping[str, Tensor], spec: TextSpec) 
     if not spec.levels:
         return Told(expit(scaled), labels, possible)
     count = spec.outputs
-    _, chance, given = _closed(spec, expit(scaled), labels)
-    return Told(chance[:, :count], given[:, :count], possible | given[:, :count])
+    _, chance, called = _closed(spec, expit(scaled), labels)
+    return Told(chance[:, :count], called[:, :count], possible | called[:, :count])
 
 
 def ancestors(
@@ -94,8 +94,8 @@ def ancestors(
         empty = np.zeros((len(labels), 0))
         return [], empty, empty.astype(bool)
     count = spec.outputs
-    names, chance, given = _closed(spec, probability, labels)
-    return names[count:], chance[:, count:], given[:, count:]
+    names, chance, called = _closed(spec, probability, labels)
+    return names[count:], chance[:, count:], called[:, count:]
 
 
 def _closed(

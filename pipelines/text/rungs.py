@@ -104,9 +104,7 @@ class TextRungs(Rungs[TextOptions, TextSpec, TextPart]):
         """
         spec, part = splits.spec, splits.validation
         logits = logits_of({"model": model, "simple": simple.to(device)}, part, device)
-        weights = fit_weights(
-            logits["model"], logits["simple"], part.truth, spec.goal, np.array(spec.counts)
-        )
+        weights = fit_weights(logits["model"], logits["simple"], part.truth, spec.goal)
         blend = BlendedTexts(model, simple, spec.outputs)
         certainty = certainty_of(len(np.unique(part.groups)))
         even = np.array([0.5, 0.5, 0.0])

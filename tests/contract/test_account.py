@@ -140,7 +140,7 @@ UNREAD = {
     "forecast": {"experts": 4},
     "ranking": {"model": "mmoe", "attention": "moh"},
     "medical": {"body_share": 0.5},
-    "text": {"model": "sparse", "weights": "auto", "width": 32},
+    "text": {"model": "sparse", "width": 32},
 }
 
 

@@ -147,7 +147,7 @@ MUTANTS = [
         _TOLD,
         "    for _ in range(max(name.count(spec.levels) for name in names)):\n",
         "    for _ in range(1):\n",
-        (*TOLD, "-k", "above or below"),
+        (*TOLD, "-k", "above or below or levels"),
     ),
     Mutant(
         "text-prior-is-certain",

@@ -22,7 +22,7 @@ def logits_of(seed: int = 0, labels: int = 4) -> tuple[np.ndarray, np.ndarray, n
 
 
 def fitted(model, simple, truth, goal="labels"):
-    return fit_weights(model, simple, truth, goal, truth.sum(0))
+    return fit_weights(model, simple, truth, goal)
 
 
 def test_the_model_that_knows_has_the_weight():

@@ -234,9 +234,10 @@ def test_a_job_that_was_killed_goes_on_with_the_same_standard_input(
         return do(worker, shard)
 
     from_standard_input(monkeypatch, content)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(ShardWorker, "do", dies)
-        predict(class_run, "-", output, shard_size=1)
+        with pytest.raises(KeyboardInterrupt):
+            predict(class_run, "-", output, shard_size=1)
     from_standard_input(monkeypatch, content)
     capsys.readouterr()
     rows = predict(class_run, "-", output, shard_size=1, processes=processes)
@@ -382,14 +383,15 @@ def test_a_table_of_other_columns_is_read_and_said(class_run, tmp_path):
 
 
 def test_a_title_that_the_training_did_not_have_is_not_read(class_run, tmp_path):
-    rows = [{"title": "printer printer invoice", "text": "the wifi is slow"}]
-    with_title = predict(class_run, write_rows(tmp_path / "t.csv", rows), tmp_path / "a.parquet")
-    without = predict(
-        class_run,
-        write_rows(tmp_path / "n.csv", [{"text": "the wifi is slow"}]),
-        tmp_path / "b.csv",
+    text = {"text": "the wifi is slow"}
+    rows = [{"title": "the invoice is wrong, an invoice and an invoice", **text}]
+    data = write_rows(tmp_path / "t.csv", rows), write_rows(tmp_path / "n.csv", [text])
+    with_title, without = (
+        predict(class_run, table, tmp_path / f"{k}.parquet", all_labels=True)
+        for k, table in enumerate(data)
     )
-    assert with_title["probability"][0] == pytest.approx(without["probability"][0], abs=1e-6)
+    assert_frame_equal(with_title.drop("file", "item"), without.drop("file", "item"), **CLOSE)
+    assert "title" in (tmp_path / "0.parquet.account.json").read_text()
 
 
 def test_tables_beside_text_files_are_named_as_left_out(class_run, tmp_path):

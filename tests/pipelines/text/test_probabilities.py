@@ -196,6 +196,15 @@ def test_a_label_is_never_above_the_one_that_it_is_below():
     assert given[:, 0].tolist() == [True, False]
 
 
+def test_what_a_label_says_goes_up_all_levels():
+    spec = spec_of("labels", ["a", "a::b", "a::b::c"], "::")
+    calibration = {"slope": torch.ones(3), "shift": torch.zeros(3)}
+    calibration |= {"threshold": torch.zeros(3), "set": torch.zeros(3)}
+    told = tell(np.array([[-4.0, -3.0, 2.0]]), calibration, spec)
+    np.testing.assert_allclose(told.probability[0], [expit(2)] * 3)
+    assert told.labels.all()
+
+
 def test_labels_without_levels_have_nothing_above():
     above, chance, given = ancestors(OF_LABELS, np.zeros((2, 3)), np.zeros((2, 3), bool))
     assert above == []
