@@ -103,6 +103,10 @@ class Account:
         with self._lock:
             self._entries.setdefault((topic, what), Entry(topic, what)).counted = count
 
+    def part(self) -> Account:
+        """An empty account with the same doubts and homes."""
+        return Account(self.accept, self._homes)
+
     def merge(self, entries: Iterable[Mapping[str, object]]) -> None:
         """Add the statements of another account, as its `to_json` gives them; counts add up."""
         for other in entries:
@@ -158,6 +162,24 @@ def opened(accept: Collection[str] = (), homes: Collection[str] = ()) -> Iterato
         yield account
     finally:
         _current.reset(token)
+
+
+@contextmanager
+def part_of_account() -> Iterator[None]:
+    """Notes within it are those of one part of many: their counts add up with those of the other
+    parts, where otherwise the largest holds.
+    """
+    account = _current.get()
+    if account is None:
+        yield
+        return
+    part = account.part()
+    token = _current.set(part)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+        account.merge(part.to_json())
 
 
 def note(

@@ -20,6 +20,7 @@ MODULES = {
     "medical": (*_VISION, "pydicom"),
     "wsi": (*_VISION, "openslide", "h5py", "tifffile"),
     "tune": ("optuna",),
+    "text": ("tokenizers",),
     "speech": ("soundfile", "jiwer", "tokenizers", "numba", "praatio", "skimage"),
 }
 

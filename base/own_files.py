@@ -15,6 +15,7 @@ RESULTS = "results of headwise"
 _ACCOUNT, _PARTS, _LOCK = ".account.json", ".parts", ".lock"
 _OF_A_RUN = ("config.yaml", "environment.json")
 _OF_JOBS = ("trainings", "folds", "recordings")  # what `claimed` holds in the folder of its output
+_OF_EXPLANATIONS = ("explanations.jsonl", "account.json")
 _OF_CROPS = ("crops.csv", "account.json")  # what lies next to the picture of all crops
 _SHEET = "crops.png"
 
@@ -45,10 +46,15 @@ def own_names(folder: str | os.PathLike[str], names: Collection[str]) -> dict[st
 
 
 def holds_results(folder: str | os.PathLike[str]) -> bool:
-    """Whether a path is the folder of a run, of a comparison or of a cross-validation."""
-    return all(os.path.isfile(os.path.join(folder, name)) for name in _OF_A_RUN) or any(
-        os.path.isfile(os.path.join(folder, name, _LOCK)) for name in _OF_JOBS
-    )
+    """Whether a path is the folder of a run, of a comparison, of a cross-validation or of
+    explanations.
+    """
+    if any(
+        all(os.path.isfile(os.path.join(folder, name)) for name in names)
+        for names in (_OF_A_RUN, _OF_EXPLANATIONS)
+    ):
+        return True
+    return any(os.path.isfile(os.path.join(folder, name, _LOCK)) for name in _OF_JOBS)
 
 
 class OwnFiles:

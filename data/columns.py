@@ -121,13 +121,14 @@ def find_columns(
     required: Sequence[str] = (),
     chosen: Mapping[str, str] | None = None,
     unused_noted: bool = True,
+    synonyms: Mapping[str, Sequence[str]] = SYNONYMS,
 ) -> dict[str, str]:
     """The column of a table that holds each field; fields that the table lacks are left out.
 
     where: the table, for messages. columns: its names. fields: what to look for, keys of
     `SYNONYMS`; a column is used for one of them only, the first that has it. chosen: columns that
     the user named, by field. unused_noted: whether the other columns go into the account as not
-    used.
+    used. synonyms: the names of each field.
 
     Raises InputError where a required field is missing, a column that was chosen does not exist,
     and where two columns could hold the same field.
@@ -150,7 +151,7 @@ def find_columns(
         taken = set(found.values())
         fitting = [
             column
-            for synonym in SYNONYMS[field]
+            for synonym in dict.fromkeys(synonyms[field])
             for column in columns
             if plain_name(column) == synonym and column not in taken
         ]

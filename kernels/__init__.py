@@ -55,6 +55,12 @@ KERNELS = {
     "ragged_attention": Kernel(
         "ragged_attention", "few queries a sample to its own keys, unpadded"
     ),
+    "label_attention": Kernel(
+        "label_attention", "logits of labels that weigh the tokens, no vector a label, O(N L)"
+    ),
+    "label_contributions": Kernel(
+        "label_attention", "the same logits as sums over tokens, with the weights"
+    ),
     "pair_attention": Kernel(
         "pair_attention", "attention to own keys and a partner's, no copy of keys"
     ),

@@ -167,16 +167,24 @@ def block(page: str, index: int) -> str:
     return re.findall(r"^```\w*\n(.*?)^```", text_of(page), re.DOTALL | re.MULTILINE)[index]
 
 
-def test_the_ten_rows_of_the_forecast_page_train(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("task", "name", "index"), [("forecast", "sales", 2), ("text", "tickets", 1)]
+)
+def test_the_few_rows_of_a_page_train(
+    task: str,
+    name: str,
+    index: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    page = "docs/start/my-data/forecast.md"
-    (tmp_path / "sales.csv").write_text(block(page, 0))
+    page = f"docs/start/my-data/{task}.md"
+    (tmp_path / f"{name}.csv").write_text(block(page, 0))
     with pytest.raises(SystemExit) as stop:
-        main(block(page, 2).split()[1:])
+        main(block(page, index).splitlines()[0].split()[1:])
     assert stop.value.code == 0
-    assert "report runs/sales/report.html" in capsys.readouterr().err
+    assert f"report runs/{name}/report.html" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

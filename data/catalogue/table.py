@@ -5,5 +5,6 @@ from .dataset import Dataset
 from .pictures import PICTURES
 from .series import SERIES
 from .speech import SPEECH
+from .text_weights import TEXT_WEIGHTS
 
-DATASETS: tuple[Dataset, ...] = (*SERIES, *CLICKS, *SPEECH, *PICTURES)
+DATASETS: tuple[Dataset, ...] = (*SERIES, *CLICKS, *SPEECH, *PICTURES, *TEXT_WEIGHTS)

@@ -1,4 +1,5 @@
-"""Rotary positions, which turn queries and keys by their place in the sequence.
+"""Positions of tokens: rotary, which turn queries and keys by their place in the sequence, and
+sinusoids, which are added.
 
 Shapes: B batch, N tokens, M tokens of the context, H heads, K heads of keys, d width of a head.
 """
@@ -33,3 +34,11 @@ def rotary_pair(query: Tensor, key: Tensor, cache: Cache | None = None) -> tuple
     first = 0 if cache is None else cache.tokens
     start = first + key.shape[2] - query.shape[2]
     return rotary(query, start=start), rotary(key, start=first)
+
+
+def sinusoids(length: int, width: int, longest: float = 10_000.0) -> Tensor:
+    """Sines, then cosines, of places, (length, width), as in Whisper; width even."""
+    half = width // 2
+    rates = longest ** (-torch.arange(half) / max(1, half - 1))
+    angle = torch.arange(length)[:, None] * rates
+    return torch.cat([angle.sin(), angle.cos()], 1)

@@ -10,18 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..attention.positions import sinusoids
 from ..layers.blocks import EncoderLayer, NetworkKind, build_feedforward
 from .mixers import MixerOptions, mixer_of
 
 EncoderKind = Literal["transformer", "conformer"]
-
-
-def sinusoids(length: int, width: int, longest: float = 10_000.0) -> Tensor:
-    """Sines, then cosines, of places, (length, width), as in Whisper; width even."""
-    half = width // 2
-    rates = longest ** (-torch.arange(half) / max(1, half - 1))
-    angle = torch.arange(length)[:, None] * rates
-    return torch.cat([angle.sin(), angle.cos()], 1)
 
 
 class ConvModule(nn.Module):

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import polars as pl
 
-from ...base.account import Account
+from ...base.account import Account, Entry
 from ...base.files import read_json, write_json
 from .command_line.terminal import say
 
 CAPTION = "What was read"
 
 
-def publish(account: Account, path: Path | None = None, *, shown: bool = True) -> None:
+def publish(
+    account: Account,
+    path: Path | None = None,
+    *,
+    shown: bool = True,
+    before: Collection[Entry] = (),
+) -> None:
     """Print an account, a line for each topic, and write it as JSON.
 
-    path: the file; None writes nothing. shown: whether to print.
+    path: the file; None writes nothing. shown: whether to print; before: statements that were
+    printed already.
     """
     if path is not None:
         write_json(path, account.to_json())
-    for line in account.lines() if shown else ():
+    for line in account.lines(before) if shown else ():
         say(line)
 
 

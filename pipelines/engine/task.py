@@ -35,6 +35,9 @@ COMMON_COLUMNS: Mapping[str, str] = {
 class Verb:
     """A verb that only this task has: its options, and `module:function`.
 
+    Its name may be of several words, such as "topics fit": `headwise TASK topics` lists all that
+    begin with the same word, and in Python it is called `topics_fit`.
+
     The function is called with the pipeline and the options or, if it is standalone, with the
     options alone: it needs no model, and need not wait for torch.
     """

@@ -159,7 +159,13 @@ def _top(
     """
     top = probability.max(1)
     right = (probability.argmax(1) == labels).astype(np.float64)
-    return top, right, np.clip(np.ceil(top * bins).astype(np.int64) - 1, 0, bins - 1)
+    return top, right, equal_width_bins(top, bins)
+
+
+def equal_width_bins(probability: np.ndarray, bins: int) -> np.ndarray:
+    """Place, from 0 to bins - 1, of the bin that holds each probability; a bin holds its upper
+    edge."""
+    return np.clip(np.ceil(probability * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def _checked(labels: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

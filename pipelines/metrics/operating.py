@@ -118,7 +118,7 @@ def weighted_scores(
     with np.errstate(divide="ignore", invalid="ignore"):
         return {
             "auc": weighted_auc(positive, score, weights),
-            "auprc": _average_precision(positive, score, weights),
+            "auprc": average_precision(positive, score, weights),
             "sensitivity": hit / (hit + missed),
             "specificity": clear / (clear + alarm),
             "ppv": hit / (hit + alarm),
@@ -126,9 +126,11 @@ def weighted_scores(
         }
 
 
-def _average_precision(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Sum of precision times the rise of recall, from strict to lenient thresholds; samples of
-    equal score enter together."""
+def average_precision(positive: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sum of precision times the rise of recall, from strict to lenient thresholds, for each row of
+    weights (R, N): (R,); samples of equal score enter together. NaN without a positive sample.
+
+    positive: bool (N,); score: (N,)."""
     if not len(score):
         return np.full(len(weights), np.nan)
     order = np.argsort(-score, kind="stable")

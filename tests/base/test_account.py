@@ -2,7 +2,7 @@
 
 import pytest
 
-from headwise.base.account import Account, accepts, doubt, note, opened, recount
+from headwise.base.account import Account, accepts, doubt, note, opened, part_of_account, recount
 from headwise.base.errors import InputError
 
 
@@ -63,3 +63,30 @@ def test_a_count_can_be_corrected() -> None:
         note("read", "pictures", count=160)
         recount("read", "pictures", 40)
     assert account.lines() == ["read: 40 pictures"]
+
+
+def test_counts_of_parts_add_up_and_their_names_are_joined() -> None:
+    with opened(["links"], ["/home"]) as account:
+        for count, name in ((2, "a"), (3, "b"), (1, "a")):
+            with part_of_account():
+                note("values", "empty texts", count=count)
+                note("values", "empty texts", count=count - 1)
+                note("columns", "not used", [f"/home/{name}"])
+                assert accepts("links")
+                assert not accepts("copies")
+        note("values", "empty texts", count=4)
+    assert account.lines() == ["columns: 2 not used (a, b)", "values: 6 empty texts"]
+
+
+def test_what_a_part_noted_before_it_failed_is_noted() -> None:
+
+    def fails() -> None:
+        with part_of_account():
+            note("read", "texts", count=2)
+            doubt("copies", "t.csv", "a text is there twice")
+
+    with opened() as account, pytest.raises(InputError):
+        fails()
+    assert account.lines() == ["read: 2 texts"]
+    with part_of_account():
+        note("read", "texts", count=2)  # without an account nothing happens

@@ -17,6 +17,7 @@ TELLING: dict[str, dict[str, Any]] = {
     "forecast": {"levels": (0.95, 0.8)},  # not in their order
     "medical": {"positive": "clear"},  # the first class, not the last
     "saliency": {"near": "dark"},  # the other way round
+    "text": {"weights": "none", "width": 32},  # whatever was fetched before
 }
 
 

@@ -5,6 +5,7 @@ place shows.
 A function for each task: (predictions of the sample, the task's splits, the path of the sample) ->
 metrics by name, as in metrics.json; nested names are joined by a slash."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,32 @@ def speech(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     return {name: wrong[name] / count[name] for name in ("wer",)} | {"words": float(count["wer"])}
 
 
+def text(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Labels against those of the sample, message by message; the most probable one; the sets."""
+    truth = {
+        row["id"]: row["labels"]
+        for row in map(json.loads, sample.read_text(encoding="utf-8").splitlines())
+    }
+    of_test = rows.filter(pl.col("id").is_in(splits.test.table.ids))
+    assert sorted(of_test["id"]) == sorted(splits.test.table.ids)
+    names = sorted({label for labels in truth.values() for label in labels})
+    columns = ("id", "labels", "top", "possible")
+    messages = list(of_test.select(columns).iter_rows())
+    true, given = (
+        np.array([[name in labels for name in names] for labels in all_labels])
+        for all_labels in ([truth[row[0]] for row in messages], [row[1] for row in messages])
+    )
+    coverage = [len({*truth[k]} & {*held}) / len(truth[k]) for k, _, _, held in messages]
+    return {
+        "texts": float(len(messages)),
+        "precision_at_1": float(np.mean([top[0] in truth[k] for k, _, top, _ in messages])),
+        "micro_f1": f1_score(true, given, average="micro", zero_division=0),
+        "macro_f1": f1_score(true, given, average="macro", zero_division=0),
+        "set_coverage": float(np.mean(coverage)),
+        "set_size": float(np.mean([len(row[3]) for row in messages])),
+    }
+
+
 def edits(words: list[str], reference: list[str]) -> int:
     """Least number of insertions, deletions and replacements."""
     row = list(range(len(reference) + 1))
@@ -192,4 +219,5 @@ OF = {
     "reid": reid,
     "saliency": saliency,
     "speech": speech,
+    "text": text,
 }

@@ -175,6 +175,20 @@ def _forecast(folder: Path) -> SmallData:
     return SmallData(folder, rows, "unique_id", "y", "unique_id", "", "", options=options)
 
 
+def _text(folder: Path) -> SmallData:
+    rows: list[Row] = [
+        {
+            "text": f"message {k} says that the {('printer', 'wifi')[k % 2]} is slow",
+            "label": ("hardware", "network")[k % 2],
+            "customer": f"n{k // 2}",
+            "part": _part(k, 24),
+        }
+        for k in range(24)
+    ]
+    options = {"weights": "none"}
+    return SmallData(folder, rows, "text", "label", "customer", "part", "", options=options)
+
+
 BUILDERS: dict[str, Callable[[Path], SmallData]] = {
     "forecast": _forecast,
     "medical": _medical,
@@ -182,6 +196,7 @@ BUILDERS: dict[str, Callable[[Path], SmallData]] = {
     "reid": _reid,
     "saliency": _saliency,
     "speech": _speech,
+    "text": _text,
     "wsi": _wsi,
 }
 

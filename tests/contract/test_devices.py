@@ -27,6 +27,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "reid": {"size": (32, 32), "width": 24, "layers": 1, "batch_size": 8},
     "saliency": {"size": (64, 64), "batch_size": 3},
     "speech": {"width": 8, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "batch_size": 3},
+    "text": {"width": 8, "batch_size": 5},
     "wsi": {"inner": 8, "branches": 2, "batch_size": 4},
 }
 """Sizes, and batches of which one process gets more than the other."""
@@ -40,6 +41,7 @@ NO_DRAWS: Mapping[str, Mapping[str, Any]] = {
     "saliency": dict.fromkeys(("drop_path", "zoom", "turn", "colour", "blank"), 0.0)
     | {"flip": False},
     "speech": {"dropout": 0.0, "mask_time": 0, "mask_bands": 0},
+    "text": {"dropout": 0.0, "layers": 1, "ffn": "moe", "imbalance": "pos-weight"},
     "wsi": {"masked": 0, "class_weights": True},
 }
 """No random draws, and no loss of several samples together."""
@@ -68,7 +70,8 @@ def difference(run: Path, other: Path) -> float:
     """The largest difference of two trainings after their last step."""
     first, second = (load_file(Path(f"{r}-steps") / "weights.safetensors") for r in (run, other))
     assert first.keys() == second.keys()
-    return max(float((first[name].double() - second[name].double()).abs().max()) for name in first)
+    apart = [(first[name].double() - second[name].double()).abs() for name in first]
+    return max(float(values.max()) for values in apart if values.numel())
 
 
 def numbers_of(metrics: object, name: str = "") -> dict[str, float]:

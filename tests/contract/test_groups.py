@@ -84,17 +84,28 @@ def table_of_recordings(home: Path, rows: Rows) -> str:
     return str(home / "m.csv")
 
 
+def table_of_texts(home: Path, rows: Rows) -> str:
+    lines = ["id,text,label,customer,part"]
+    lines += [
+        f"{k},the {k}th text about {rows[k][0]},{','.join(rows[k])}" for k in range(len(rows))
+    ]
+    (home / "t.csv").write_text("\n".join(lines))
+    return str(home / "t.csv")
+
+
 TABLES: dict[str, Callable[[Path, Rows], str]] = {
     "medical": table_of_xrays,
     "wsi": table_of_slides,
     "saliency": table_of_scenes,
     "reid": table_of_people,
     "speech": table_of_recordings,
+    "text": table_of_texts,
 }
 OPTIONS: dict[str, dict] = {
     "medical": {"size": (8, 8), "body_size": (8, 8)},
     "saliency": {"size": (32, 32)},
     "reid": {"triplet": "no"},
+    "text": {"weights": "none"},
 }
 
 
@@ -113,11 +124,13 @@ def places(task: str, part: object) -> list[int]:
         return [int(name[1:]) for name in part.names]  # type: ignore[attr-defined]
     if task == "speech":
         return [round(100 * utterance.start) for utterance in part.utterances]  # type: ignore[attr-defined]
+    if task == "text":
+        return [int(name) for name in part.table.ids]  # type: ignore[attr-defined]
     return [int(row) for row in part.rows]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("first_part", "second_part"), list(combinations(PARTS, 2)))
-@pytest.mark.parametrize("task", ["medical", "wsi", "saliency"])
+@pytest.mark.parametrize("task", ["medical", "wsi", "saliency", "text"])
 def test_a_group_in_two_parts_of_the_data_is_refused(
     tmp_path: Path, task: str, first_part: str, second_part: str
 ) -> None:
@@ -144,7 +157,7 @@ CASES = [
     for task in TABLES
     for own in ((), ("test",), ("validation",), ("validation", "test"))
     if own != ("validation",)
-    or task in ("medical", "saliency")  # the others draw no test part beside a validation
+    or task in ("medical", "saliency", "text")  # the others draw no test part beside a validation
 ]
 
 

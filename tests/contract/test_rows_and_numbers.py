@@ -152,6 +152,7 @@ def test_every_item_of_the_input_comes_out_once_and_in_order(trained):
         "reid": "**/*.jpg",
         "saliency": "**/RGB/*.jpg",
         "speech": "*.wav",
+        "text": "generated-messages.jsonl",
         "wsi": "*.tiff",
     }
     expected = sorted(file.relative_to(home).as_posix() for file in home.glob(files[task.name]))
@@ -248,6 +249,9 @@ def inputs_of(name: str, sample: Path, home: Path):
             if name == "ranking"
             else ({"input": first}, [first])
         )
+    if name == "text":
+        table = Path(shutil.copy(sample, home / "one.jsonl"))
+        return {"input": table}, [table]
     copy = Path(shutil.copytree(sample if sample.is_dir() else sample.parent, home / "in"))
     if name == "saliency":
         return {"input": copy}, [next(copy.glob("test/RGB/*")), next(copy.glob("test/depth/*"))]
@@ -323,6 +327,8 @@ def rows_and_groups(name, part):
         return part.names(), [Path(item).name.split("_")[0] for item in part.names()]
     if name == "speech":
         return [item.name for item in part.utterances], [item.speaker for item in part.utterances]
+    if name == "text":
+        return part.table.ids, part.table.groups
     return (
         (part.names, part.patients.tolist())
         if name == "wsi"
@@ -330,7 +336,7 @@ def rows_and_groups(name, part):
     )
 
 
-@of_tasks("medical", "ranking", "reid", "saliency", "speech", "wsi")
+@of_tasks("medical", "ranking", "reid", "saliency", "speech", "text", "wsi")
 def test_every_row_is_in_one_part_and_no_group_is_in_two(trained):
     task, path = trained
     splits = opened(task, path)

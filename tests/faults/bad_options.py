@@ -73,6 +73,38 @@ OPTIONS: dict[str, tuple[str, str]] = {
         r"--shard-size 0: must be at least 1",
     ),
     "data set": ("data get ETTh9", r"ETTh9"),
+    "data set with options": ("data get ETTh1 --languages en", r"ETTh1: is fetched as it is"),
+    "corpus with others": ("data get debian-tags --language en", r"did you mean --languages\?"),
+    "corpus in no language": ("data get debian-tags --languages ../en", r"\.\./en: is no language"),
+    "corpus of one language": ("data get sentiment-sources --languages it", r"has one language"),
+    "text: budget nan": ("text train --thresholds budget --budget nan", r"--budget nan: must be"),
+    "text: budget unread": ("text train --budget 2", r"--budget: is read by --thresholds budget"),
+    "text: coverage 1": ("text train --coverage 1", r"--coverage 1\.0: must be between 0 and 1"),
+    "text: abstain 0": (
+        "text predict --run run --input x --output o --abstain 0",
+        r"--abstain 0\.0: must be between 0 and 1",
+    ),
+    "text: top 0": ("text predict --run run --input x --output o --top 0", r"--top 0: must be at"),
+    "text: no validation": ("text train --validation-share 0", r"--validation-share 0: thresholds"),
+    "text: shares": ("text train --test-share 1", r"--test-share 1\.0"),
+    "text: empty separator": ("text train --separator=", r"--separator: is empty"),
+    "text: separator of classes": (
+        "text train --goal class --separator ;",
+        r"--separator: is read by a column of labels",
+    ),
+    "text: hierarchy of nothing": ("text train --hierarchy=", r"--hierarchy: is empty; give none"),
+    "text: cross without a table": ("text train --model cross", r"--model cross: needs --table"),
+    "text: columns of classes": (
+        "text train --label-columns a b --goal class",
+        r"--goal class: --label-columns are labels",
+    ),
+    "text: width of no network": (
+        "text train --model sparse --width 32",
+        r"--width: is not read by --model sparse, but by hybrid",
+    ),
+    "text: a column of the table twice": ("text train --table a b a", r"--table: names a twice"),
+    "text: a label twice": ("text train --label-columns a a", r"--label-columns: names a twice"),
+    "text: heads without layers": ("text train --heads 2", r"--heads: is read by --layers 1"),
     "list of nothing": ("list attentions", r"list attentions: unknown; did you mean attention\?"),
 }
 

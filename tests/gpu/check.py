@@ -45,6 +45,7 @@ OPERATORS_OF = {  # cases whose operators have other names
     "choice": ("expert_gate",),
     "experts": ("grouped_linear", "expert_combine"),
     "warping": ("time_warp", "median_filter"),
+    "labels": ("label_attention",),
 }
 
 

@@ -22,6 +22,7 @@ from headwise.tests.kernels.cases import CASES, Case, Maker, Sizes
 FORMULAS = {
     "rollout_row",
     "merge_partials",
+    "label_contributions",
     "dispatch",
     "neighbourhood_scores",
     "neighbourhood_sum",

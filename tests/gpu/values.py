@@ -28,7 +28,7 @@ FAR_TOLERANCE = 5e-2  # scores of 1e4 have errors of 1e-3 in float32, and so hav
 # Whose first step multiplies queries by keys, so that scores can be far from 0.
 WITH_SCORES = (
     *(cases.stats, cases.maps, cases.gathered, cases.pairs, cases.windows, cases.ragged),
-    *(cases.partial, cases.third_order, cases.pooled, cases.draws),
+    *(cases.partial, cases.third_order, cases.pooled, cases.draws, cases.labels),
 )
 
 # Where another form of an operator runs: a fused call, keys split over programs.

@@ -26,6 +26,8 @@ from headwise.kernels.gated_scores import gated_scores
 from headwise.kernels.gated_scores import naive as gates_formula
 from headwise.kernels.gathered_heads import gathered_heads
 from headwise.kernels.grouped_linear import grouped_linear
+from headwise.kernels.label_attention import label_attention
+from headwise.kernels.label_attention import naive as label_formula
 from headwise.kernels.neighbourhood import neighbourhood_attention
 from headwise.kernels.pair_attention import naive as pair_formula
 from headwise.kernels.pair_attention import pair_attention
@@ -176,6 +178,15 @@ def ragged(x: Numbers, b: int, h: int, q: int, t: int, d: int) -> Prepared:
         return F.scaled_dot_product_attention(query.transpose(1, 2), *straight).transpose(1, 2)
 
     return Prepared(lambda: ragged_attention(query, key, value, offsets), padded)
+
+
+def labels(x: Numbers, b: int, n: int, c: int, d: int) -> Prepared:
+    h, query, weight = x(b, n, d), x(c, d), x(c, d)
+    formula = x.compile(label_formula.label_attention)
+    return Prepared(
+        lambda: label_attention(h, query, weight),
+        lambda: formula(h, query, weight, None, d**-0.5)[0],
+    )
 
 
 def third(x: Numbers, b: int, h: int, n: int, d: int) -> Prepared:
@@ -347,6 +358,9 @@ WORKLOADS = (
              attention_products(2.0), "keys joined, SDPA"),
     Workload("ragged_attention", "B H Q T d", (1, 8, 5, 100_000, 64), (1, 2, 3, 20, 16), ragged,
              attention_products(), "SDPA of one sample"),
+    Workload("label_attention", "B N L d", (32, 512, 1000, 128), (2, 5, 3, 16), labels,
+             lambda b, n, c, d: (_linear((b * n, d, 2 * c)), 3 * _linear((b * n, d, 2 * c))),
+             COMPILED),
     Workload("tensor_attention", "B H N d", (8, 4, 128, 64), (1, 1, 4, 16), third,
              lambda b, h, n, d: (4.0 * b * h * n**3 * d, 14.0 * b * h * n**3 * d), COMPILED),
     Workload("neighbourhood_attention", "B H side w e", (8, 4, 56, 7, 32), (1, 1, 3, 3, 4), windows,

@@ -1,9 +1,10 @@
-"""What tests of operators share: a form against another one, with gradients."""
+"""What tests of operators share: a form against another one, with gradients; what a form holds."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def gradients(out: Tensor, inputs: Sequence[Tensor], weight: Tensor) -> tuple[Tensor, ...]:
@@ -19,3 +20,19 @@ def assert_agree(
     grad = torch.randn_like(expected)
     of_both = [torch.autograd.grad(result, inputs, grad) for result in (out, expected)]
     torch.testing.assert_close(*of_both, **tolerances)
+
+
+class NewTensors(TorchDispatchMode):
+    """Numbers of every tensor with memory of its own that an operator returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        memory = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        for x in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(x, Tensor) and x.untyped_storage().data_ptr() not in memory:
+                self.sizes.append(x.numel())
+        return out

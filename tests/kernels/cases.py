@@ -21,6 +21,7 @@ from headwise.kernels.expert_gate import expert_gate
 from headwise.kernels.gated_scores import gated_scores
 from headwise.kernels.gathered_heads import gathered_heads
 from headwise.kernels.grouped_linear import grouped_linear
+from headwise.kernels.label_attention import label_attention
 from headwise.kernels.neighbourhood import (
     neighbourhood_attention,
     neighbourhood_scores,
@@ -252,6 +253,13 @@ def ragged(x: Maker, s: Sizes) -> Call:
     return lambda: ragged_attention(query, key, value, offsets)
 
 
+def labels(x: Maker, s: Sizes) -> Call:
+    mask = x.marks(s.batch, s.tokens)
+    h = x.behind(mask[..., None], x(s.batch, s.tokens, s.width))
+    query, weight, bias = x.query(s.keys, s.width), x(s.keys, s.width), x(s.keys)
+    return lambda: label_attention(h, query, weight, bias, mask=mask)
+
+
 def partial(x: Maker, s: Sizes) -> Call:
     query = x.query(s.batch, 2 * s.groups, s.tokens, s.width)
     key, value = (x(s.batch, 2 * s.groups, s.keys, width) for width in (s.width, s.values))
@@ -380,6 +388,7 @@ def warping(x: Maker, s: Sizes) -> Call:
 CASES: tuple[Case, ...] = (
     *(stats, fused_stats, maps, gathered, pairs, third_order, windows, signed_root, ragged),
     *(partial, moments, differential, pooled, draws, gelu, gates, star, choice, experts, warping),
+    labels,
 )
 
 

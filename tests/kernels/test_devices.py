@@ -15,6 +15,7 @@ from headwise.kernels.expert_gate import cpu as choice
 from headwise.kernels.gated_scores import cpu as gates
 from headwise.kernels.gathered_heads import cpu as gathered
 from headwise.kernels.gelu_linear import cpu as gelu
+from headwise.kernels.label_attention import cpu as labels
 from headwise.kernels.neighbourhood import cpu as windows
 from headwise.kernels.pair_attention import cpu as pairs
 from headwise.kernels.partial_softmax import cpu as partial
@@ -66,6 +67,11 @@ CALLS = {
         *(partial.attend_backward, X, LSE, X, X, X, None, LSE[..., None], X, LSE, 0.4),
     ),
     "moments": (moments.moments, X, X, None, LSE, LSE[:, 0], SCALAR.repeat(2), 0.4, False),
+    "labels": (labels.forward, TOKENS, WIDE, WIDE, MARKS, 0.4),
+    "labels backward": (
+        *(labels.backward, TOKENS[:, 0], TOKENS, WIDE, WIDE, MARKS),
+        *(TOKENS[:, 0], TOKENS[:, 0], 0.4),
+    ),
     "gelu": (gelu.forward, TOKENS, NARROW.repeat(1, 2)[:, :8], NARROW[:, 0]),
 }
 

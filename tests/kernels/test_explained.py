@@ -19,6 +19,7 @@ from headwise.kernels import (
     gated_scores,
     gathered_heads,
     gelu_linear,
+    label_attention,
     neighbourhood,
     pair_attention,
     partial_softmax,
@@ -43,6 +44,7 @@ WITH_TRITON: tuple[tuple[Callable[..., list[Form]], tuple[int, ...], int], ...] 
     (pair_attention.forms, (2, 3, 5, 4), 2),
     (ragged_attention.forms, (2, 5, 3, 4), 2),
     (signed_root_attention.forms, (2, 5, 4), 1),
+    (label_attention.forms, (2, 5, 4), 1),
 )
 
 

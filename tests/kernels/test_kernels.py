@@ -21,7 +21,7 @@ def test_lists_load_without_torch_and_name_functions() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["expert_combine", "expert_gate", "gated_scores", "softmax_pool"]
+    "module", ["expert_combine", "expert_gate", "gated_scores", "label_attention", "softmax_pool"]
 )
 def test_triton_sums_in_float32_so_float64_takes_the_plain_form(module: str) -> None:
     fits = import_module(f"headwise.kernels.{module}").fits

@@ -50,7 +50,8 @@ def calls_of_many() -> dict[str, Callable[[], object]]:
     forms = {
         name: import_module(f"headwise.kernels.{name}.triton")
         for name in (
-            *("attention_maps", "attention_stats", "gathered_heads", "neighbourhood"),
+            *("attention_maps", "attention_stats", "gathered_heads", "label_attention"),
+            "neighbourhood",
             *("pair_attention", "ragged_attention", "signed_root_attention", "tensor_attention"),
         )
     }
@@ -66,6 +67,7 @@ def calls_of_many() -> dict[str, Callable[[], object]]:
     pairs, third, root = (
         forms[name] for name in ("pair_attention", "tensor_attention", "signed_root_attention")
     )
+    labels, query = forms["label_attention"], torch.empty(8, 16, device="meta")
     return {
         "maps": lambda: forms["attention_maps"].attend(x, x, x, chosen, False, None, 1.0),
         "stats": lambda: stats.stats(x, x, x, None, None, None, 1.0, False, True, True, 2),
@@ -81,6 +83,10 @@ def calls_of_many() -> dict[str, Callable[[], object]]:
         "third order backward": lambda: third.backward(x, x, x, x, x, x, None, None, x, lse, 1.0),
         "signed root": lambda: root.forward(wide, wide, wide, 1e-3),
         "signed root backward": lambda: root.backward(wide, wide, wide, wide, 1e-3),
+        "labels": lambda: labels.forward(wide, query, query, None, 1.0),
+        "labels backward": lambda: labels.backward(
+            wide[:, 0, :8], wide, query, query, None, wide[:, 0, :8], wide[:, 0, :8], 1.0
+        ),
         "ragged": lambda: forms["ragged_attention"].forward(few, ragged, ragged, offsets, 1.0),
     }
 
@@ -102,9 +108,12 @@ def binaries(tokens: int) -> set[str]:
     x = torch.empty(2, tokens, 4, 16, device="meta").transpose(1, 2)
     lse, partner = torch.empty(2, 4, tokens, device="meta"), torch.empty(2, device="meta").long()
     few, offsets = torch.empty(2, 5, 4, 16, device="meta"), torch.empty(3, device="meta").long()
+    bags, query = torch.empty(2, tokens, 16, device="meta"), torch.empty(8, 16, device="meta")
+    logits = torch.empty(2, 8, device="meta")
     packed = torch.empty(2 * tokens, 4, 16, device="meta")
     from headwise.kernels.attention_stats import triton as stats
     from headwise.kernels.gathered_heads import triton as gathered
+    from headwise.kernels.label_attention import triton as labels
     from headwise.kernels.pair_attention import triton as pairs
     from headwise.kernels.ragged_attention import triton as ragged
     from headwise.kernels.tensor_attention import triton as third
@@ -115,6 +124,8 @@ def binaries(tokens: int) -> set[str]:
         pairs.backward(x, x, x, x, partner, x, lse, 1.0)
         ragged.forward(few, packed, packed, offsets, 1.0)
         third.forward(x, x, x, x, x, None, None, 1.0)
+        labels.forward(bags, query, query, None, 1.0)
+        labels.backward(logits, bags, query, query, None, logits, logits, 1.0)
     return {compiling.source_of(launch, "90").key for launch in launches}
 
 

@@ -39,7 +39,7 @@ COMMON = {
 
 PLAIN = {
     "list": "list attention|ffn|moe|kernels: what the core holds; --where: in which task",
-    "data": "data list, data get NAME: public data sets",
+    "data": "data list, data get NAME: public data sets; corpora of texts have options (--help)",
     "doctor": "what this machine has, what is missing and what installs it",
     "serve": "serve --run R: answer requests over HTTP with predictions",
     "completion": "completion bash|zsh|fish: a script that completes words in your shell",
@@ -96,7 +96,10 @@ def _run(words: list[str]) -> int:
     if not rest or rest[0] in ("-h", "--help"):
         print(_task_usage(task, verbs))
         return 0
-    verb, rest = _known(rest[0], list(verbs), f"verb of {name}"), rest[1:]
+    if group := _group_asked_for(rest, verbs):
+        print(_task_usage(task, {verb: verbs[verb] for verb in group}, presets_too=False))
+        return 0
+    verb, rest = _split_verb(name, rest, list(verbs))
     config = None
     if rest and not rest[0].startswith("-"):
         config, rest = Path(rest[0]), rest[1:]
@@ -105,7 +108,35 @@ def _run(words: list[str]) -> int:
 
 
 def _verbs(task: str) -> list[str]:
-    return [*COMMON, *load_task(task).verbs]
+    """The verbs of a task, and the first words of those of several."""
+    verbs = [*COMMON, *load_task(task).verbs]
+    return [*verbs, *(verb.split()[0] for verb in verbs)]
+
+
+def _group_asked_for(words: Sequence[str], verbs: Mapping[str, str]) -> list[str]:
+    """The verbs of several words that begin with the first of these words, where nothing but a
+    question for help follows it; else none.
+    """
+    if words[0] in verbs or words[1:2] not in ([], ["-h"], ["--help"]):
+        return []
+    return [verb for verb in verbs if verb.startswith(f"{words[0]} ")]
+
+
+def _split_verb(task: str, words: list[str], verbs: Sequence[str]) -> tuple[str, list[str]]:
+    """The verb that words begin with, and the words after it; of several the longest.
+
+    Raises `InputError` with the nearest verb where there is none.
+    """
+    for count in sorted({len(verb.split()) for verb in verbs}, reverse=True):
+        verb = " ".join(words[:count])
+        if verb in verbs:
+            return verb, words[count:]
+    group = [verb for verb in verbs if verb.startswith(f"{words[0]} ")]
+    if group:
+        _known(words[1], [verb.split(" ", 1)[1] for verb in group], f"verb of {task} {words[0]}")
+    firsts = list(dict.fromkeys(verb.split()[0] for verb in verbs))
+    _known(words[0], firsts, f"verb of {task}")
+    raise AssertionError("unreachable: the first word is a verb, or no verb begins with it")
 
 
 def _known(word: str, among: Sequence[str], what: str) -> str:
@@ -135,9 +166,10 @@ def _usage() -> str:
     )
 
 
-def _task_usage(task: Task, verbs: Mapping[str, str]) -> str:
-    rows = [f"  {verb:<14}{summary}" for verb, summary in verbs.items()]
+def _task_usage(task: Task, verbs: Mapping[str, str], *, presets_too: bool = True) -> str:
+    width = max(14, *(len(verb) + 2 for verb in verbs))
+    rows = [f"  {verb:<{width}}{summary}" for verb, summary in verbs.items()]
     lines = [f"headwise {task.name}: {task.summary}", "", "verbs (each with --help):", *rows]
-    if names := list(presets(task)):
+    if names := list(presets(task)) if presets_too else []:
         lines += ["", f"presets of train: {', '.join(names)}"]
     return "\n".join(lines)

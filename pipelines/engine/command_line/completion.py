@@ -31,10 +31,22 @@ def _first_words() -> list[str]:
 def _second_words() -> Iterator[tuple[str, list[str]]]:
     """The words after each first word."""
     for name in TASKS:
-        yield name, [*COMMON, *load_task(name).verbs]
+        verbs = [*COMMON, *load_task(name).verbs]
+        yield name, list(dict.fromkeys(verb.split()[0] for verb in verbs))
     for name, words in _PLAIN_WORDS.items():
         yield name, list(words)
     yield "serve", [flag(f.name) for f in dataclasses.fields(ServeOptions)]
+
+
+def _third_words() -> dict[tuple[str, str], list[str]]:
+    """The words after a task and the first word of verbs that have two."""
+    words: dict[tuple[str, str], list[str]] = {}
+    for name in TASKS:
+        for verb in load_task(name).verbs:
+            first, _, second = verb.partition(" ")
+            if second:
+                words.setdefault((name, first), []).append(second)
+    return words
 
 
 def _options() -> Iterator[tuple[str, str, dict[str, list[str]]]]:
@@ -70,6 +82,10 @@ def bash() -> str:
     seconds = "\n".join(
         f"      {name}) words={shlex.quote(' '.join(words))} ;;" for name, words in _second_words()
     )
+    thirds, longer = [], []
+    for (task, first), words in _third_words().items():
+        thirds.append(f'      "{task} {first}") words={shlex.quote(" ".join(words))} ;;')
+        longer.append(f'    "{task} {first}") verb="$verb ${{COMP_WORDS[3]}}" ;;')
     values, options = [], []
     for task, verb, by_option in _options():
         options.append(f'      "{task} {verb}") words="{" ".join(by_option)}" ;;')
@@ -88,7 +104,15 @@ _headwise() {{
     case "${{COMP_WORDS[1]}}" in
 {seconds}
     esac
-  else
+  elif [ "$COMP_CWORD" -eq 3 ] && [ "${{current#-}}" = "$current" ]; then
+    case "$verb" in
+{chr(10).join(thirds)}
+    esac
+  fi
+  case "$verb" in
+{chr(10).join(longer)}
+  esac
+  if [ "$COMP_CWORD" -gt 2 ] && [ -z "$words" ] && [ "${{COMP_WORDS[1]}}" != serve ]; then
     case "$verb $before" in
 {chr(10).join(values)}
     esac
@@ -120,15 +144,30 @@ def fish() -> str:
     for name, words in _second_words():
         condition = f"__fish_seen_subcommand_from {name}; and test (count (commandline -opc)) -eq 2"
         lines.append(f"complete -c headwise -f -n '{condition}' -a {shlex.quote(' '.join(words))}")
+    for (task, first), words in _third_words().items():
+        seen = f"__fish_seen_subcommand_from {task}; and __fish_seen_subcommand_from {first}"
+        condition = f"{seen}; and test (count (commandline -opc)) -eq 3"
+        lines.append(f"complete -c headwise -f -n '{condition}' -a {shlex.quote(' '.join(words))}")
     for task, verb, by_option in _options():
-        condition = (
-            f"__fish_seen_subcommand_from {task}; and __fish_seen_subcommand_from {verb}; "
-            "and test (count (commandline -opc)) -gt 2"
+        condition = "; and ".join(
+            [
+                *(f"__fish_seen_subcommand_from {word}" for word in (task, *verb.split())),
+                *_other_fish_verbs(task, verb),
+                f"test (count (commandline -opc)) -gt {1 + len(verb.split())}",
+            ]
         )
         for option, words in by_option.items():
             values = f" -x -a {shlex.quote(' '.join(words))}" if words else ""
             lines.append(f"complete -c headwise -n '{condition}' -l {option[2:]}{values}")
     return "\n".join(lines)
+
+
+def _other_fish_verbs(task: str, verb: str) -> list[str]:
+    """Conditions that keep a verb of a single word from being taken for the last of two."""
+    firsts = [
+        first for (name, first), words in _third_words().items() if name == task and verb in words
+    ]
+    return [f"not __fish_seen_subcommand_from {first}" for first in firsts]
 
 
 SHELLS: Mapping[str, Callable[[], str]] = {"bash": bash, "zsh": zsh, "fish": fish}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ....base.errors import InputError
+from .corpus_options import parse_corpus_options
 from .parsing import nearest_hint, parse_plain
 from .where import NETWORKS, columns, where_lines
 
@@ -98,21 +99,29 @@ def _new_task(rest: Sequence[str]) -> int:
 
 
 def _data(rest: Sequence[str]) -> int:
-    if list(rest) != ["list"] and not (len(rest) == 2 and rest[0] == "get"):
+    if list(rest) != ["list"] and not (len(rest) >= 2 and rest[0] == "get"):
         raise InputError("data: say `list`, or `get NAME`")
     from ....data import catalogue
 
     if rest[0] == "list":
-        for entry in catalogue.DATASETS:
+        for entry in (*catalogue.DATASETS, *catalogue.CORPORA):
             print(f"{entry.name:<20}{entry.task:<10}{entry.what}")
             print(f"{'':<30}licence: {entry.licence}; checked by: {entry.checked_by}")
         return 0
     from .terminal import say
 
     entry = catalogue.find_dataset(rest[1])
+    if rest[2:] and not isinstance(entry, catalogue.Corpus):
+        raise InputError(f"data get {entry.name}: is fetched as it is, without options")
+    asked = parse_corpus_options(entry, rest[2:])
     say(f"{entry.name}: {entry.what}; from {entry.url}")
     say(f"licence: {entry.licence}; cite: {entry.citation}")
-    if entry.task == "pictures":
+    if isinstance(entry, catalogue.Corpus):
+        from ....data.catalogue.corpora.building import get_corpus
+
+        languages, files = asked.language_names, asked.from_files
+        print(get_corpus(entry, languages=languages, files=files, say=say))
+    elif entry.task == "pictures":
         from ..weights import published_file
 
         print(published_file(entry.name))

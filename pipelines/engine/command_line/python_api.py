@@ -107,7 +107,7 @@ def python_verb(
         return run_verb(task, verb, chosen)
 
     dataclass = cast(type, options)
-    call.__name__ = call.__qualname__ = verb
+    call.__name__ = call.__qualname__ = verb.replace(" ", "_")
     call.__module__ = f"headwise.pipelines.{task.name}"
     call.__doc__ = _documentation(task, verb, dataclass)
     first = inspect.Parameter("options_file", inspect.Parameter.POSITIONAL_ONLY, default=None)

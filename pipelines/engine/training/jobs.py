@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -86,9 +88,11 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
         say(f"run {run.path}")
         if fabric.is_global_zero:
             publish(account, run.path / ACCOUNT)
+        printed = copy.deepcopy(account.entries())
         model = trainer.run()
         if fabric.is_global_zero:
-            _finish(pipeline, data, splits, run, model, fabric.device)
+            say_more = partial(publish, account, run.path / ACCOUNT, before=printed)
+            _finish(pipeline, data, splits, run, model, fabric.device, say_more)
         fabric.barrier()
     finally:
         run.unlock()
@@ -210,8 +214,12 @@ def _finish(
     run: RunDirectory,
     model: nn.Module,
     device: torch.device,
+    say_more: Callable[[], None],
 ) -> None:
-    """Calibrate, score on the test part, predict for the run's own data, write the report."""
+    """Calibrate, score on the test part, predict for the run's own data, write the report.
+
+    say_more: prints and writes what was noted since the training began.
+    """
     with torch.no_grad():
         pipeline.complete(model, splits, options, device)
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
@@ -223,6 +231,7 @@ def _finish(
         ladder = refitted(ladder, device)
         save_ladder(run, ladder)
         model = ladder.predictor
+    say_more()
     write_aside(run.path / "calibration.safetensors", lambda path: save_file(calibration, path))
     context = Context(options, splits.spec, calibration, device)
     review = _reviewed(pipeline, model, ladder, splits.test, context)

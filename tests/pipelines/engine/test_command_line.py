@@ -71,6 +71,11 @@ HEAVY = ("torch", "lightning_fabric", "matplotlib", "sklearn", "polars")
         ["train", "forecast"],
         ["data"],
         ["forecast", "train", "--epochs", "0"],
+        ["text", "topics"],
+        ["text", "topics", "--help"],
+        ["text", "topics", "fit", "--help"],
+        ["text", "topics", "fitt"],
+        ["text", "topics", "fit", "--colum", "x"],
     ],
     ids=" ".join,
 )
@@ -100,10 +105,38 @@ def test_verb_and_task_in_the_wrong_order_are_put_right(headwise) -> None:
     assert headwise("crossval", "wsi", "--data", "x")[1][0].endswith("`headwise wsi crossval`?")
 
 
+def test_verbs_that_begin_with_the_same_word_are_listed_by_it(capsys) -> None:
+    for words in (["text", "topics"], ["text", "topics", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(words)
+        assert stop.value.code == 0
+        lines = capsys.readouterr().out.splitlines()
+        listed = [line.strip().split("  ")[0] for line in lines if line.startswith("  ")]
+        assert listed == ["topics fit", "topics evaluate", "topics tasks", "topics agreement"]
+
+
+def test_verbs_of_two_words_are_matched_and_put_right(headwise) -> None:
+    assert headwise("text", "topics", "agrement") == (
+        2,
+        ["headwise: no verb of text topics 'agrement'; did you mean agreement?"],
+    )
+    assert headwise("text", "topcs") == (
+        2,
+        ["headwise: no verb of text 'topcs'; did you mean topics?"],
+    )
+    assert headwise("text", "topics", "fit") == (
+        2,
+        ["headwise: text topics fit: needs --data; --help says what it is"],
+    )
+    # The verb of one word is not the last word of the one of two.
+    assert "--run" in headwise("text", "evaluate")[1][0]
+    assert "--topics" in headwise("text", "topics", "evaluate")[1][0]
+
+
 def test_every_option_misspelt_by_one_letter_is_met_with_its_name():
     met = tried = 0
     for key, names in surface().items():
-        task, verb = key.split()
+        task, verb = key.split(" ", 1)
         for name in names:
             for spot in range(len(name)):
                 wrong = name[:spot] + name[spot + 1 :]

@@ -35,6 +35,12 @@ def complete(*words: str) -> list[str]:
         (("forecast", "train", "--data", "x"), []),
         (("completion", "z"), ["zsh"]),
         (("serve", "--ho"), ["--host"]),
+        (("text", "top"), ["topics"]),
+        (("text", "topics", ""), ["fit", "evaluate", "tasks", "agreement"]),
+        (("text", "topics", "fit", "--leas"), ["--least-texts"]),
+        (("text", "topics", "fit", "--method", ""), ["nmf", "kmeans"]),
+        (("text", "topics", "agreement", "--merge"), ["--merge-sizes"]),
+        (("text", "evaluate", "--run"), ["--run"]),
     ],
 )
 def test_bash_completes_words(words, expected) -> None:
@@ -44,6 +50,11 @@ def test_bash_completes_words(words, expected) -> None:
 def test_zsh_and_fish_have_the_same_words() -> None:
     assert completion.bash().split("\n", 1)[1] in completion.zsh()
     assert "-l lookback" in completion.fish()
+    least = next(line for line in completion.fish().splitlines() if "-l least-texts" in line)
+    for word in ("text", "topics", "fit"):
+        assert f"__fish_seen_subcommand_from {word};" in least
+    runs = [line for line in completion.fish().splitlines() if line.endswith("-l run")]
+    assert any("not __fish_seen_subcommand_from topics" in line for line in runs)
     for name, shell in completion.SHELLS.items():
         if shutil.which(name):
             command = [name, "-n"] if name != "fish" else [name, "--no-execute"]

@@ -1,0 +1,1 @@
+"""Texts: tables of them with labels, and their tokens."""

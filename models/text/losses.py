@@ -1,0 +1,67 @@
+"""The loss of texts: of a class, of any number of labels, or of a number.
+
+Shapes: B texts, L outputs.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.label_losses import Imbalance, LabelLoss, class_adjustment
+
+
+class TextLoss(nn.Module):
+    """The mean loss of the texts of a batch.
+
+    goal: cross-entropy of a "class", binary cross-entropy of "labels", squared error of a scaled
+    "number"; imbalance: how rare labels are helped; counts: texts of the training part with each
+    label, of `samples`. It has no tensors that are stored.
+
+    Raises ValueError for a way to help that there is not for the goal.
+    """
+
+    weight: Tensor
+    adjustment: Tensor
+
+    def __init__(
+        self,
+        goal: Literal["class", "labels", "number"],
+        imbalance: Imbalance,
+        counts: Tensor,
+        samples: int,
+    ) -> None:
+        super().__init__()
+        self.goal: Literal["class", "labels", "number"] = goal
+        self.imbalance = imbalance
+        if goal == "number" and imbalance != "none":
+            raise ValueError(f"imbalance {imbalance}: a number has no rare labels")
+        if goal == "class" and imbalance == "asymmetric":
+            raise ValueError("imbalance asymmetric: is for labels, not for one class of each text")
+        weight, adjustment = torch.ones(len(counts)), torch.zeros(len(counts))
+        if goal == "class" and imbalance == "pos-weight":
+            # The mean over the samples is 1.
+            weight = samples / len(counts) / counts.float().clamp(min=1)
+        if goal == "class" and imbalance == "logit-adjust":
+            adjustment = class_adjustment(counts)
+        self.of_labels = LabelLoss(imbalance, counts, samples) if goal == "labels" else None
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("adjustment", adjustment, persistent=False)
+
+    def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Logits and truth (B, L) -> ()."""
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        truth = truth.to(logits.dtype)
+        if self.goal == "number":
+            return F.mse_loss(logits, truth)
+        if self.of_labels is not None:
+            return self.of_labels(logits, truth).mean()
+        logarithm = F.log_softmax(logits + self.adjustment.to(logits.dtype), 1)
+        of_truth = (logarithm * truth).sum(1)
+        losses = -(truth @ self.weight.to(logits.dtype)) * of_truth
+        if self.imbalance == "focal":
+            losses = losses * (1 - of_truth.exp()).square()
+        return losses.mean()

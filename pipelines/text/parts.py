@@ -1,0 +1,142 @@
+"""Which texts are in which part: groups and equal texts stay together.
+
+Shapes: N texts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import cast
+
+import numpy as np
+
+from ...base.account import doubt, note
+from ...base.errors import shown
+from ...data.columns import note_groups
+from ...data.texts.labels import TextLabels, refuse_many_classes
+from ...data.texts.table import TextTable, with_rows
+from ..engine.subsets import (
+    Subsets,
+    Taken,
+    own_or_shares,
+    refuse_shared_groups,
+    take_groups,
+    take_stratified,
+)
+from ..engine.training.order import mix
+from .options import TextOptions
+
+
+def groups_of(table: TextTable) -> np.ndarray:
+    """A number for each text, int64 (N,): equal for texts of one group, and for equal texts."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(table)
+    keys: dict[tuple[str, str], int] = {}
+    rows, nodes = [], []
+    plain = plain_texts(table)
+    for row, (text, group) in enumerate(zip(plain, table.groups, strict=True)):
+        for key in (("text", text), ("group", group)):
+            if key[1]:
+                rows.append(row)
+                nodes.append(count + keys.setdefault(key, len(keys)))
+    size = count + len(keys)
+    edges = coo_matrix((np.ones(len(rows)), (rows, nodes)), shape=(size, size))
+    _, components = connected_components(edges, directed=False)
+    _, codes = np.unique(components[:count], return_inverse=True)
+    note_groups("group", "texts", table.columns.get("group"), table.groups)
+    filled = [text for text in plain if text]
+    if copies := len(filled) - len(set(filled)):
+        note("items", "texts that are there more than once, kept in one part", count=copies)
+    return codes.astype(np.int64)
+
+
+def plain_texts(table: TextTable) -> list[str]:
+    """Texts by which equal ones are known: without regard to case and white space."""
+    return [" ".join(text.split()).casefold() for text in table.texts]
+
+
+def without_rare_classes(where: object, table: TextTable, least: int) -> TextTable:
+    """Without the texts of classes that are too rare to be in all parts. Raises InputError for a
+    column of classes that is none.
+    """
+    labels = cast(TextLabels, table.labels)
+    if labels.goal != "class":
+        return table
+    counts = Counter(row[0] for row in labels.names if row is not None)
+    refuse_many_classes(where, len(counts), len(table))
+    rare = sorted(name for name, count in counts.items() if count < least)
+    if not rare or len(counts) - len(rare) < 2:
+        return table  # what is left is no data, which is said where the classes are counted
+    rows = [k for k, row in enumerate(labels.names) if row and counts[row[0]] >= least]
+    note("left out", f"classes with fewer than {least} texts (--least), with their texts", rare)
+    return with_rows(table, np.array(rows))
+
+
+def check_equal_texts(where: str, table: TextTable) -> None:
+    """Raise InputError for equal texts with two classes, and note those with other labels."""
+    labels = cast(TextLabels, table.labels)
+    first: dict[str, int] = {}
+    differing = 0
+    for row, text in enumerate(plain_texts(table)):
+        if not text or labels.goal == "number":
+            continue
+        names, others = labels.names[row], labels.names[first.setdefault(text, row)]
+        if names is None or others is None or set(names) == set(others):
+            continue
+        differing += 1
+        if labels.goal == "class" and differing == 1:
+            both = f"{shown(others[0])} and {shown(names[0])}"
+            doubt("two-labels", where, f"the text {shown(text[:60])} has two classes, {both}")
+    if differing:
+        note("items", "texts whose labels differ from those of an equal text", count=differing)
+
+
+def split(options: TextOptions, table: TextTable, groups: np.ndarray) -> Subsets:
+    """Rows of the three parts: those that the table names, and shares of the groups; the classes
+    balanced as far as that goes. Raises InputError for a group or text that is in two of them.
+    """
+    labels, generator = table.labels, np.random.default_rng(mix(options.seed, 3))
+    assert labels is not None
+    codes = np.zeros(len(table), np.int64)
+    if labels.goal == "class":
+        names = [row[0] for row in labels.names if row is not None]
+        codes = np.unique(names, return_inverse=True)[1]
+
+    def take(among: np.ndarray, share: float, _: str) -> Taken:
+        if labels.goal == "class" and len(np.unique(groups[among])) > 2:
+            seed = mix(options.seed, 3) % (1 << 32)
+            return take_stratified(options.data, among, codes[among], groups[among], share, seed)
+        return take_groups(among, groups[among], share, generator)
+
+    subsets = own_or_shares(
+        options.data,
+        table.parts,
+        take,
+        test_share=options.test_share,
+        validation_share=options.validation_share,
+        items="texts",
+    )
+    _refuse_shared(options.data, table, subsets)
+    used = sum(map(len, subsets))
+    if used < len(table):
+        note("left out", "texts of no part, as others are of a part", count=len(table) - used)
+    return subsets
+
+
+def _refuse_shared(where: object, table: TextTable, subsets: Subsets) -> None:
+    """A group, or a text, in two parts that the data names would tell the answer."""
+    plain = plain_texts(table)
+    part_of: dict[str, str] = {}
+    copies: dict[str, str] = {}
+    for part, rows in subsets._asdict().items():
+        for text in (plain[row] for row in rows.tolist()):
+            if text and part_of.setdefault(text, part) != part:
+                copies.setdefault(text, f"in {part_of[text]} and in {part}")
+    if copies:
+        text, parts = next(iter(copies.items()))
+        problem = f"{len(copies):,} texts are more than once in the data, {parts}"
+        doubt("copies", where, f"{problem}; the first is {shown(text[:60])}")
+    groups = [group or row for row, group in enumerate(table.groups)]
+    refuse_shared_groups(where, subsets, groups, "group")

@@ -1,0 +1,1 @@
+"""Topics of texts: models, scores, raters, and how results are shown."""
