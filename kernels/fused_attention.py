@@ -47,15 +47,13 @@ def refused(query: Tensor, width: int, most: int = MOST_WIDTH) -> str:
     """Why the flash kernel of a GPU does not take such queries with tiles as wide as `width`; ""
     where it does.
     """
-    if reason := device_refused(query):
-        return reason
     if query.dtype not in (torch.float16, torch.bfloat16):
         return f"the flash kernel does not take {str(query.dtype).removeprefix('torch.')}"
     if width > most:
         return f"tiles {width} wide, the flash kernel takes {most}"
     if max(query.shape[:2]) > MOST_BLOCKS:
         return f"more than {MOST_BLOCKS} samples or heads"
-    return ""
+    return device_refused(query)  # last, since it asks the device
 
 
 def side(width: int) -> int:
