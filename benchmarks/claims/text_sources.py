@@ -85,7 +85,7 @@ def coder(table: TextTable, train: np.ndarray, groups: np.ndarray):
     """What makes rows of a linear model, with the terms and columns of the training texts."""
     learned = with_rows(table, train)
     terms = CountedTerms.learn(learned.texts, pieces=True, most=200_000)
-    columns = learn_columns(learned.table)
+    columns = learn_columns(table.table, train)
     names = sorted(set(table.sources))
     source = np.array([names.index(value) for value in table.sources])
     truth = table_truth(table)
