@@ -1,4 +1,4 @@
-"""Vectors of texts beside their counted terms: about the mean of the training part, kept on disk."""
+"""Vectors of texts beside their counted terms: about the mean of the training, kept on disk."""
 
 from types import SimpleNamespace
 
