@@ -47,13 +47,20 @@ def refused(query: Tensor, width: int, most: int = MOST_WIDTH) -> str:
     """Why the flash kernel of a GPU does not take such queries with tiles as wide as `width`; ""
     where it does.
     """
+    of_shape = shape_refused(query, width, most)
+    # On a GPU what does not fit is known without asking the device.
+    return of_shape if query.is_cuda and of_shape else device_refused(query) or of_shape
+
+
+def shape_refused(query: Tensor, width: int, most: int) -> str:
+    """Why the flash kernel of no GPU takes such queries; "" where one may."""
     if query.dtype not in (torch.float16, torch.bfloat16):
         return f"the flash kernel does not take {str(query.dtype).removeprefix('torch.')}"
     if width > most:
         return f"tiles {width} wide, the flash kernel takes {most}"
     if max(query.shape[:2]) > MOST_BLOCKS:
         return f"more than {MOST_BLOCKS} samples or heads"
-    return device_refused(query)  # last, since it asks the device
+    return ""
 
 
 def side(width: int) -> int:
