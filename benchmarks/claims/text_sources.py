@@ -66,7 +66,7 @@ def of_source(table: TextTable, name: str, own: int, draws: int) -> None:
         for kind, rows in parts.items():
             by_source = kind != "own"
             fitted = fit_linear(
-                coded(rows, by_source), coded(held, by_source), "number", seed=0, folds=False,
+                coded(rows, by_source), coded(held, by_source), "number",
                 by_source=by_source,
             )  # fmt: skip
             logits = linear_logits(fitted, coded(test, by_source))[:, 0]

@@ -63,9 +63,7 @@ def main() -> None:
         source = np.zeros(count, np.int64)
         return Rows(counted, nothing, truth[which].astype(np.float32), np.arange(count), source, 0)
 
-    fitted = fit_linear(
-        coded(train), coded(held), "labels", seed=0, folds=False, by_source=False, penalty=10.0
-    )
+    fitted = fit_linear(coded(train), coded(held), "labels", by_source=False, penalty=10.0)
     show(
         "headwise",
         truth[held],

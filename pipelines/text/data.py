@@ -29,7 +29,7 @@ from ..engine.pipeline import Member, Splits
 from ..engine.subsets import Subsets
 from ..engine.training.order import mix
 from .coding import CodedTexts, TextCoder, learn_columns, load_coder
-from .linear import Rows, best_linear, fit_linear
+from .linear import Rows, best_linear, fit_linear, with_base
 from .network import encoder_of
 from .options import NETWORKS, TextOptions
 from .parts import check_equal_texts, groups_of, split, without_rare_classes
@@ -136,8 +136,8 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
     )
     if options.model in ON_BASE:
         fit = partial(fit_linear, by_source=True) if options.model == "sources" else best_linear
-        rows, seed = (train_part.rows, validation.rows), mix(options.seed, 5)
-        fitted = fit(*rows, spec.goal, seed=seed, folds=True)
+        fitted = fit(train_part.rows, validation.rows, spec.goal)
+        fitted = with_base(fitted, train_part.rows, spec.goal, seed=mix(options.seed, 5))
         train_part.base = fitted.base
         by_source = fitted.sources is not None
         spec = replace(spec, fitted=fitted, by_source=by_source)

@@ -5,10 +5,8 @@ Shapes: n texts, V terms, T numbers of the table beside a text, L outputs.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -50,7 +48,7 @@ class LinearFit(NamedTuple):
 
     weight (V, L), table_weight (T, L), bias (L,), float32; penalty: that was chosen; words: what it
     is; base: float32 (n, L), logits of the texts that it was fitted to by models that each of them
-    had no part in; (0, L) where they were not asked for; sources: None for one model of all texts.
+    had no part in; (0, L) before `with_base`; sources: None for one model of all texts.
     """
 
     weight: np.ndarray
@@ -102,63 +100,44 @@ class Rows(NamedTuple):
 
 
 def best_linear(
-    train: Rows,
-    validation: Rows,
-    goal: Goal,
-    *,
-    seed: int,
-    folds: bool,
-    of_sources: LinearFit | None = None,
+    train: Rows, validation: Rows, goal: Goal, *, of_sources: LinearFit | None = None
 ) -> LinearFit:
     """One model of all texts or, where it is better on the validation part, one in which sources
     differ. of_sources: such a one, where it is fitted already.
     """
-    fitted = fit_linear(train, validation, goal, seed=seed, folds=False, by_source=False)
-    by_source = False
-    if train.sources > 1:
-        other = of_sources or fit_linear(
-            train, validation, goal, seed=seed, folds=False, by_source=True
-        )
-        both = [
-            losses(linear_logits(model, validation), validation.truth, goal).mean()
-            for model in (fitted, other)
-        ]
-        by_source = bool(both[1] < both[0])
-        fitted = other if by_source else fitted
-    if not folds:
+    fitted = fit_linear(train, validation, goal, by_source=False)
+    if train.sources < 2:
         return fitted
-    return fit_linear(
-        train, validation, goal, seed=seed, folds=True, by_source=by_source, penalty=fitted.penalty
-    )
+    other = of_sources or fit_linear(train, validation, goal, by_source=True)
+    both = [
+        losses(linear_logits(model, validation), validation.truth, goal).mean()
+        for model in (fitted, other)
+    ]
+    return other if both[1] < both[0] else fitted
 
 
 def fit_linear(
-    train: Rows,
-    validation: Rows,
-    goal: Goal,
-    *,
-    seed: int,
-    folds: bool,
-    by_source: bool,
-    penalty: float | None = None,
+    train: Rows, validation: Rows, goal: Goal, *, by_source: bool, penalty: float | None = None
 ) -> LinearFit:
     """Logistic regression for each label, of classes, or ridge regression of a number.
 
     The penalty has the smallest loss on the validation part, tried on some labels where there are
-    many. folds: whether `base` is wanted; by_source: whether sources have weights of their own,
-    drawn towards those of all; penalty: one that was chosen before.
+    many. by_source: whether sources have weights of their own, drawn towards those of all; penalty:
+    one that was chosen before.
     """
-    scaling = _scaling(train, goal, by_source=by_source)
-    work = _Work(train.inputs(by_source=by_source), _scaled(train, scaling), goal)
+    work, scaling = _work(train, goal, by_source=by_source)
     if penalty is None:
         held = validation.inputs(by_source=by_source), _scaled(validation, scaling)
         penalty = _best_penalty(work, *held)
     weight, bias = work.fitted(penalty, "linear model")
-    base = np.zeros((0, train.truth.shape[1]), np.float32)
-    if folds:
-        base = _cross_fitted(work, train.groups, penalty, seed)
-        base = base * scaling[0][train.source] + scaling[1][train.source]
-    return _fit_of(train, weight, bias, penalty, base, goal, scaling if by_source else None)
+    return _fit_of(train, weight, bias, penalty, goal, scaling if by_source else None)
+
+
+def with_base(fitted: LinearFit, train: Rows, goal: Goal, *, seed: int) -> LinearFit:
+    """A fit with its `base`. train: the texts that it was fitted to."""
+    work, (scale, bias) = _work(train, goal, by_source=fitted.sources is not None)
+    base = _cross_fitted(work, train.groups, fitted.penalty, seed)
+    return fitted._replace(base=base * scale[train.source] + bias[train.source])
 
 
 def refit_linear(fitted: LinearFit, parts: Sequence[Rows], goal: Goal) -> LinearFit:
@@ -172,9 +151,7 @@ def refit_linear(fitted: LinearFit, parts: Sequence[Rows], goal: Goal) -> Linear
         parts[0].sources,
     )
     by_source, penalty = fitted.sources is not None, fitted.penalty
-    return fit_linear(
-        together, together, goal, seed=0, folds=False, by_source=by_source, penalty=penalty
-    )
+    return fit_linear(together, together, goal, by_source=by_source, penalty=penalty)
 
 
 def _fit_of(
@@ -182,7 +159,6 @@ def _fit_of(
     weight: np.ndarray,
     bias: np.ndarray,
     penalty: float,
-    base: np.ndarray,
     goal: Goal,
     scaling: tuple[np.ndarray, np.ndarray] | None,
 ) -> LinearFit:
@@ -202,6 +178,7 @@ def _fit_of(
             scaling[1].astype(np.float32),
         )
     of_table = weight[terms:size] * TABLE_SCALE
+    base = np.zeros((0, train.truth.shape[1]), np.float32)
     return LinearFit(weight[:terms], of_table, bias, penalty, words, base, sources)
 
 
@@ -268,6 +245,14 @@ class _Work(NamedTuple):
         return _fitted(self.inputs, self.truth, self.goal, penalty, words)
 
 
+def _work(
+    train: Rows, goal: Goal, *, by_source: bool
+) -> tuple[_Work, tuple[np.ndarray, np.ndarray]]:
+    """What is fitted, and scale and bias of each source."""
+    scaling = _scaling(train, goal, by_source=by_source)
+    return _Work(train.inputs(by_source=by_source), _scaled(train, scaling), goal), scaling
+
+
 def _best_penalty(work: _Work, held: csr_matrix, truth: np.ndarray) -> float:
     tried = np.arange(work.truth.shape[1])
     if work.goal == "labels" and len(tried) > TRIED:
@@ -307,10 +292,11 @@ def _fitted(
     weight = np.zeros((count_columns(inputs), len(outputs)), np.float32)
     bias = np.zeros(len(outputs), np.float32)
     bar = Progressbar(total=len(outputs), unit="label", desc=words)
-    with warnings.catch_warnings(), bar, ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+    # One after the other: liblinear in several threads at once gives other weights now and then.
+    with warnings.catch_warnings(), bar:
         warnings.simplefilter("ignore")  # where the solver stops early
-        for k, (column, shift) in zip(outputs, threads.map(fit, outputs), strict=True):
-            weight[:, k], bias[k] = column, shift
+        for k in outputs:
+            weight[:, k], bias[k] = fit(k)
             bar.update(1)
     return weight, bias
 

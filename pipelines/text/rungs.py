@@ -71,10 +71,7 @@ class TextRungs(Rungs[TextOptions, TextSpec, TextPart]):
         fitted = spec.fitted
         if fitted is None or options.model == "sources":
             # The linear part of that model always has deviations of sources.
-            rows = train.rows, validation.rows
-            fitted = best_linear(
-                *rows, spec.goal, seed=options.seed, folds=False, of_sources=fitted
-            )
+            fitted = best_linear(train.rows, validation.rows, spec.goal, of_sources=fitted)
 
         def rung(fitted: LinearFit) -> Rung:
             by_source = fitted.sources is not None

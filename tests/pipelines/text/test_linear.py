@@ -1,5 +1,8 @@
 """Linear models of counted terms against scikit-learn, and what their folds see."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,7 @@ from headwise.pipelines.text.linear import (
     linear_logits,
     losses,
     refit_linear,
+    with_base,
 )
 from headwise.pipelines.text.network import set_linear
 
@@ -44,9 +48,9 @@ def rows_of(goal: str, count: int = 160, *, sources: int = 2, seed: int = 0) -> 
 GOALS = ["class", "labels", "number"]
 
 
-def fit(goal, train, validation, **how):
-    named = {"seed": 0, "folds": False, "by_source": False, **how}
-    return fit_linear(train, validation, goal, **named)
+def fit(goal, train, validation, *, folds=False, **how):
+    fitted = fit_linear(train, validation, goal, **{"by_source": False, **how})
+    return with_base(fitted, train, goal, seed=0) if folds else fitted
 
 
 def by_scikit_learn(train: Rows, goal: str, penalty: float) -> tuple[np.ndarray, np.ndarray]:
@@ -194,13 +198,14 @@ def test_a_refit_has_the_texts_of_both_parts_and_the_penalty():
 
 def test_sources_differ_where_the_validation_part_says_so():
     alike, validation = rows_of("number", 300), rows_of("number", 120, seed=3)
-    assert best_linear(alike, validation, "number", seed=0, folds=False).sources is None
+    assert best_linear(alike, validation, "number").sources is None
 
     def turned(rows: Rows) -> Rows:
         sign = np.where(rows.source == 1, -1, 1)[:, None]
         return rows._replace(truth=(rows.truth * sign).astype(np.float32))
 
-    fitted = best_linear(turned(alike), turned(validation), "number", seed=0, folds=True)
+    fitted = best_linear(turned(alike), turned(validation), "number")
+    fitted = with_base(fitted, turned(alike), "number", seed=0)
     assert fitted.sources is not None
     assert fitted.base.shape == alike.truth.shape
     assert "deviations of 2 sources" in fitted.words
@@ -226,3 +231,24 @@ def test_losses_are_those_of_their_formulas():
     np.testing.assert_allclose(losses(logits, truth, "class"), -np.log(shares[:, 0]))
     np.testing.assert_allclose(losses(logits, truth, "number"), ((logits - truth) ** 2).mean(1))
     assert np.isfinite(losses(np.array([[900.0, -900.0]]), truth[:1], "labels")).all()
+
+
+def test_labels_are_fitted_one_after_the_other(monkeypatch):
+    """liblinear is not safe in threads: two fits at once gave other weights in a call of five."""
+    from sklearn.linear_model import LogisticRegression
+
+    plain, lock, running = LogisticRegression.fit, threading.Lock(), []
+
+    def alone(model, *values):
+        assert lock.acquire(blocking=False), "two fits at once"
+        try:
+            running.append(1)
+            time.sleep(0.01)
+            return plain(model, *values)
+        finally:
+            lock.release()
+
+    monkeypatch.setattr(LogisticRegression, "fit", alone)
+    train = rows_of("labels")
+    fit("labels", train, train, penalty=3.0)
+    assert len(running) == train.truth.shape[1]
