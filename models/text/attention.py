@@ -1,17 +1,18 @@
 """The network of texts: tokens in windows through an encoder, read by attention for each label.
 
-Shapes: B texts, N tokens, W windows of M tokens, L outputs, D width. Inputs are named in `linear`.
+Shapes: B texts, N tokens, W windows of M tokens, L outputs, D width. Inputs are named in `inputs`.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .encoder import TextEncoder
 from .frozen import FrozenEncoder
+from .inputs import CorrectingModel, TextInputs, TextModel
 from .label_attention import LabelAttention
 from .linear import LinearTexts, of_labels
 from .windows import windowed_states
@@ -30,7 +31,7 @@ class Contributions(NamedTuple):
     bias: Tensor
 
 
-class AttentionTexts(nn.Module):
+class AttentionTexts(TextModel):
     """Each label reads the tokens that speak for or against it; its logit is the sum of their
     contributions, which makes the explanation exact.
 
@@ -51,44 +52,22 @@ class AttentionTexts(nn.Module):
         self.encoder, self.head, self.window = encoder, head, window
         self.dropout = nn.Dropout(dropout)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
+    def answer(self, x: TextInputs) -> Tensor:
         """(B, L)."""
-        states, mask = self.states(tokens, mask)
-        return self.head(self.dropout(states), mask)
+        return self.head(self.dropout(self.states(x)), x.mask)
 
-    def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """States (B, N, D) of the tokens, of all windows, and which are there."""
-        return windowed_states(self.encoder, tokens, mask, self.window), mask
+    def states(self, x: TextInputs) -> Tensor:
+        """States (B, N, D) of the tokens, of all windows."""
+        return windowed_states(self.encoder, x.tokens, x.mask, self.window)
 
-    def contributions(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-        labels: Tensor | None = None,
-    ) -> Contributions:
+    def contributions(self, x: TextInputs, labels: Tensor | None = None) -> Contributions:
         """What each token adds to each logit; labels: int64, those to explain, by default all."""
-        length = tokens.shape[1]
-        states, wide = self.states(tokens, mask)
-        logits, by_token, bias = self.head.contributions(states, wide, labels=labels)
-        nothing = logits.new_zeros(*logits.shape, features.shape[1])
-        return Contributions(
-            logits, by_token[..., :length], nothing, torch.zeros_like(logits), bias
-        )
+        logits, by_token, bias = self.head.contributions(self.states(x), x.mask, labels=labels)
+        nothing = logits.new_zeros(*logits.shape, x.features.shape[1])
+        return Contributions(logits, by_token, nothing, torch.zeros_like(logits), bias)
 
 
-class ScaledTexts(nn.Module):
+class ScaledTexts(TextModel):
     """A linear model whose logits are scaled and shifted for each output, which is all that is
     learned: by logits that each training text had no part in, so that they can be trusted.
 
@@ -101,101 +80,54 @@ class ScaledTexts(nn.Module):
         self.scale = nn.Parameter(torch.ones(outputs))
         self.shift = nn.Parameter(torch.zeros(outputs))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
+    def answer(self, x: TextInputs) -> Tensor:
         """(B, L)."""
-        base = cast(Tensor, self.linear(tokens, mask, features, amounts, table, source))
-        return self.scale * base + self.shift
+        return self.scale * self.linear(*x) + self.shift
 
     def corrected(self, base: Tensor, *inputs: Tensor) -> Tensor:
         """(B, L), with other logits (B, L) in place of the linear model's."""
         return self.scale * base + self.shift
 
-    def contributions(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-        labels: Tensor | None = None,
-    ) -> Contributions:
+    def contributions(self, x: TextInputs, labels: Tensor | None = None) -> Contributions:
         """What each counted feature adds to each logit; labels: as of `AttentionTexts`."""
-        inputs = tokens, mask, features, amounts, table, source
-        of_linear = linear_contributions(self.linear, *inputs, labels)
+        of_linear = linear_contributions(self.linear, x, labels)
         return scaled(of_linear, of_labels(self.scale, labels), of_labels(self.shift, labels))
 
 
-class HybridTexts(nn.Module):
+class HybridTexts(CorrectingModel):
     """A network that corrects a linear model of counted words: their logits are summed. The linear
     model stands as it was fitted; the network learns what it does not know, from logits of it that
     each training text had no part in.
     """
 
+    linear: LinearTexts
+
     def __init__(self, linear: LinearTexts, network: AttentionTexts) -> None:
         super().__init__()
         self.linear, self.network = linear, network
 
-    def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
-        """(B, L)."""
-        inputs = tokens, mask, features, amounts, table, source
-        return cast(Tensor, self.linear(*inputs)) + cast(Tensor, self.network(*inputs))
+    def change(self, x: TextInputs) -> Tensor:
+        """What the network adds, (B, L)."""
+        return self.network(*x)
 
-    def corrected(self, base: Tensor, *inputs: Tensor) -> Tensor:
-        """(B, L), with other logits (B, L) in place of the linear model's."""
-        return base + cast(Tensor, self.network(*inputs))
-
-    def contributions(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-        labels: Tensor | None = None,
-    ) -> Contributions:
+    def contributions(self, x: TextInputs, labels: Tensor | None = None) -> Contributions:
         """What each token and each counted feature add to each logit; labels: as of
         `AttentionTexts`.
         """
-        inputs = tokens, mask, features, amounts, table, source, labels
         return added(
-            linear_contributions(self.linear, *inputs), self.network.contributions(*inputs)
+            linear_contributions(self.linear, x, labels), self.network.contributions(x, labels)
         )
 
 
 def linear_contributions(
-    model: LinearTexts,
-    tokens: Tensor,
-    mask: Tensor,
-    features: Tensor,
-    amounts: Tensor,
-    table: Tensor,
-    source: Tensor,
-    labels: Tensor | None = None,
+    model: LinearTexts, x: TextInputs, labels: Tensor | None = None
 ) -> Contributions:
     """What each counted feature adds to each logit of a linear model; labels: as of
     `AttentionTexts`.
     """
-    by_feature, of_table, bias = model.parts(features, amounts, table, source, labels)
+    by_feature, of_table, bias = model.parts(x, labels)
     logits = by_feature.sum(1) + of_table + bias
-    nothing = logits.new_zeros(*logits.shape, tokens.shape[1])
+    nothing = logits.new_zeros(*logits.shape, x.tokens.shape[1])
     return Contributions(logits, nothing, by_feature.mT, of_table, bias)
 
 

@@ -1,6 +1,6 @@
 """What each token and counted feature adds to the logits of a model of texts, whatever model it is.
 
-Shapes: B texts, N tokens, F features, L outputs that are explained. Inputs are named in `linear`.
+Shapes: B texts, N tokens, F features, L outputs that are explained. Inputs are named in `inputs`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from .attention import (
     linear_contributions,
     scaled,
 )
+from .inputs import TextInputs
 from .linear import BlendedTexts, ConstantTexts, LinearTexts, of_labels
 from .sources import SourceLinearTexts
 
@@ -46,8 +47,7 @@ def text_contributions(
 
     Raises ValueError for a model that is no sum, see `is_sum`.
     """
-    tokens, mask, features, amounts, table, source = inputs
-    arguments = tokens, mask, features, amounts, table, source, labels
+    x = TextInputs(*inputs)
     match model:
         case BlendedTexts():
             first, second, shift = (
@@ -59,15 +59,15 @@ def text_contributions(
             )
         case ConstantTexts():
             bias = of_labels(model.logits, labels)
-            logits = bias.expand(len(features), -1)
+            logits = bias.expand(len(x.features), -1)
             by_token, by_feature = (
-                bias.new_zeros(*logits.shape, x.shape[1]) for x in (tokens, features)
+                bias.new_zeros(*logits.shape, places.shape[1]) for places in (x.tokens, x.features)
             )
             return Contributions(logits, by_token, by_feature, torch.zeros_like(logits), bias)
         case LinearTexts():
-            return linear_contributions(model, *arguments)
+            return linear_contributions(model, x, labels)
         case AttentionTexts() | HybridTexts() | ScaledTexts():
-            return model.contributions(*arguments)
+            return model.contributions(x, labels)
     raise ValueError(f"{type(model).__name__}: its logits are no sum over the words")
 
 
@@ -97,8 +97,8 @@ def attended_tokens(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor | None
     attended = cast("Callable[..., Tensor] | None", getattr(model, "attended", None))
     if attended is None:
         return None
-    tokens, mask, _, _, table, _ = inputs
+    x = TextInputs(*inputs)
     try:
-        return attended(tokens, mask, table).mean(1)
+        return attended(x.tokens, x.mask, x.table).mean(1)
     except ValueError:
         return None

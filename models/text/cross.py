@@ -13,7 +13,7 @@ Our reading, with x the row and H the states of the tokens:
     y = W mean over the tokens(z) + c     (direction "text": the words ask the row)
 
 Shapes: B texts, N tokens, T numbers of the table, m queries, D width, L outputs. Inputs are named
-in `linear`.
+in `inputs`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..attention import build_attention, names_with
 from ..attention.base import Attention, masked_mean
 from ..layers.blocks import EncoderLayer, NetworkKind, build_feedforward
+from .inputs import CorrectingModel, TextInputs
 from .linear import LinearTexts
 from .windows import windowed_states
 
@@ -50,7 +51,7 @@ def build_reader(
     return mixer
 
 
-class CrossTexts(nn.Module):
+class CrossTexts(CorrectingModel):
     """Logits of a text and of the row of a table beside it, where one of the two asks the other.
 
     encoder: of tokens, width D; outputs: L; table: T, numbers of a row, standardised, with a column
@@ -102,39 +103,11 @@ class CrossTexts(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
-        """(B, L)."""
-        logits = self.network(tokens, mask, table)
-        if self.linear is None:
-            return logits
-        return logits + self.linear(tokens, mask, features, amounts, table, source)
-
-    def corrected(
-        self,
-        base: Tensor,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
-        """(B, L), with other logits (B, L) in place of the linear model's."""
-        return base + self.network(tokens, mask, table)
-
-    def network(self, tokens: Tensor, mask: Tensor, table: Tensor) -> Tensor:
+    def change(self, x: TextInputs) -> Tensor:
         """What cross-attention adds to the logits, (B, L)."""
-        asking, answering, present = self._sides(tokens, mask, table)
+        asking, answering, present = self._sides(x.tokens, x.mask, x.table)
         z = self.layer(asking, answering, mask=present)
-        pooled = masked_mean(z, None if self.direction == "table" else mask)
+        pooled = masked_mean(z, None if self.direction == "table" else x.mask)
         return self.head(self.dropout(pooled))
 
     def attended(self, tokens: Tensor, mask: Tensor, table: Tensor) -> Tensor:

@@ -1,23 +1,19 @@
 """Linear models of texts, called as all models of texts are, and their blend with a network.
 
-All take the same inputs. Shapes: B texts, N tokens, F features of a text (filled up), T numbers of
-the table beside it, V features that are known, L outputs: labels, classes, or one number.
-
-tokens (B, N) int64, mask (B, N) bool: ids of tokens and which are there; features (B, F) int64,
-amounts (B, F): which counted features a text has and how much of each, 0 where filled up; table
-(B, T): numbers of the row beside the text; source (B,) int64: where it comes from.
+Shapes: B texts, F features of a text (filled up), T numbers of the table beside it, V features that
+are known, L outputs. Inputs are named in `inputs`.
 """
 
 from __future__ import annotations
-
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .inputs import TextInputs, TextModel
 
-class ConstantTexts(nn.Module):
+
+class ConstantTexts(TextModel):
     """The same outputs for all texts, such as the log-odds of each label.
 
     outputs: L.
@@ -29,20 +25,12 @@ class ConstantTexts(nn.Module):
         super().__init__()
         self.register_buffer("logits", torch.zeros(outputs))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
+    def answer(self, x: TextInputs) -> Tensor:
         """(B, L)."""
-        return self.logits.expand(len(features), -1)
+        return self.logits.expand(len(x.features), -1)
 
 
-class LinearTexts(nn.Module):
+class LinearTexts(TextModel):
     """A linear function of counted features and of the table: logits = amounts · weight[features] +
     table · table_weight + bias. Fitted elsewhere; its tensors are not trained.
 
@@ -59,32 +47,17 @@ class LinearTexts(nn.Module):
         self.register_buffer("table_weight", torch.zeros(table, outputs))
         self.register_buffer("bias", torch.zeros(outputs))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
+    def answer(self, x: TextInputs) -> Tensor:
         """(B, L)."""
-        words = F.embedding_bag(features, self.weight, mode="sum", per_sample_weights=amounts)
-        return words + table @ self.table_weight + self.bias
+        words = F.embedding_bag(x.features, self.weight, mode="sum", per_sample_weights=x.amounts)
+        return words + x.table @ self.table_weight + self.bias
 
-    def parts(
-        self,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-        labels: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def parts(self, x: TextInputs, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """What the logits are the sum of: of each feature (B, F, L), of the table (B, L), and the
         bias (B, L). labels: int64, those to explain, by default all.
         """
-        by_feature = rows_of(self.weight, features, labels) * amounts[..., None]
-        of_table = table @ of_labels(self.table_weight, labels)
+        by_feature = rows_of(self.weight, x.features, labels) * x.amounts[..., None]
+        of_table = x.table @ of_labels(self.table_weight, labels)
         return by_feature, of_table, of_labels(self.bias, labels).expand_as(of_table)
 
 
@@ -100,7 +73,7 @@ def rows_of(weight: Tensor, rows: Tensor, labels: Tensor | None) -> Tensor:
     return weight[rows] if labels is None else weight[rows[..., None], labels]
 
 
-class BlendedTexts(nn.Module):
+class BlendedTexts(TextModel):
     """A weighted sum of the logits of two models, with a weight of each for every output: logits =
     first · model + second · simple + shift.
 
@@ -118,18 +91,9 @@ class BlendedTexts(nn.Module):
         self.register_buffer("second", torch.full((outputs,), 0.5))
         self.register_buffer("shift", torch.zeros(outputs))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
+    def answer(self, x: TextInputs) -> Tensor:
         """(B, L)."""
-        inputs = tokens, mask, features, amounts, table, source
-        return self.blend(cast(Tensor, self.model(*inputs)), cast(Tensor, self.simple(*inputs)))
+        return self.blend(self.model(*x), self.simple(*x))
 
     def blend(self, model: Tensor, simple: Tensor) -> Tensor:
         """The sum of the logits of the two."""

@@ -19,14 +19,14 @@ one of its own. A text of a source that was not in training reads all prototypes
 and b = 0, and has the scale of all: what is shared remains.
 
 Shapes: B texts, N tokens, T numbers of the table, F features of a text, V that are known, K
-sources, p prototypes, D width, C topics, L outputs. Inputs are named in `linear`; source K stands
+sources, p prototypes, D width, C topics, L outputs. Inputs are named in `inputs`; source K stands
 for any other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ from ..attention.base import leave_loss, masked_mean
 from ..attention.query_pool import QueryPool
 from ..layers.blocks import FeedForward
 from .cross import build_reader
+from .inputs import CorrectingModel, TextInputs
 from .linear import LinearTexts, of_labels, rows_of
 from .windows import windowed_states
 
@@ -72,51 +73,35 @@ class SourceLinearTexts(LinearTexts):
         self.register_buffer("scale", torch.ones(sources + 1, outputs))
         self.register_buffer("source_bias", torch.zeros(sources + 1, outputs))
 
-    def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
+    def answer(self, x: TextInputs) -> Tensor:
         """(B, L)."""
-        shared = super().forward(tokens, mask, features, amounts, table, source)
-        scale, bias = self.scale[source], self.source_bias[source]
-        known = (source < self.sources)[:, None].to(amounts.dtype)
-        source = source.clamp(max=self.sources - 1)
+        scale, bias = self.scale[x.source], self.source_bias[x.source]
+        known = (x.source < self.sources)[:, None].to(x.amounts.dtype)
+        place = x.source.clamp(max=self.sources - 1)
         words = F.embedding_bag(
-            features + source[:, None] * self.features,
+            x.features + place[:, None] * self.features,
             self.deviation,
             mode="sum",
-            per_sample_weights=amounts,
+            per_sample_weights=x.amounts,
         )
-        of_table = torch.einsum("bt,btl->bl", table, self.table_deviation[source])
-        return scale * (shared + known * (words + of_table)) + bias
+        of_table = torch.einsum("bt,btl->bl", x.table, self.table_deviation[place])
+        return scale * (super().answer(x) + known * (words + of_table)) + bias
 
-    def parts(
-        self,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-        labels: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def parts(self, x: TextInputs, labels: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """As of `LinearTexts`, with what the source of the text has otherwise."""
-        by_feature, of_table, bias = super().parts(features, amounts, table, source, labels)
-        scale = of_labels(self.scale[source], labels)
-        known = (source < self.sources).to(amounts.dtype)
-        place = source.clamp(max=self.sources - 1)
-        own = rows_of(self.deviation, features + place[:, None] * self.features, labels)
-        by_feature = by_feature + own * (amounts * known[:, None])[..., None]
+        by_feature, of_table, bias = super().parts(x, labels)
+        scale = of_labels(self.scale[x.source], labels)
+        known = (x.source < self.sources).to(x.amounts.dtype)
+        place = x.source.clamp(max=self.sources - 1)
+        own = rows_of(self.deviation, x.features + place[:, None] * self.features, labels)
+        by_feature = by_feature + own * (x.amounts * known[:, None])[..., None]
         deviation = of_labels(self.table_deviation[place], labels)
-        own_table = torch.einsum("bt,btl->bl", table, deviation)
+        own_table = torch.einsum("bt,btl->bl", x.table, deviation)
         of_table = of_table + known[:, None] * own_table
         return (
             by_feature * scale[:, None],
             of_table * scale,
-            bias * scale + of_labels(self.source_bias[source], labels),
+            bias * scale + of_labels(self.source_bias[x.source], labels),
         )
 
     def place(self, joint: Tensor, bias: Tensor, share: float) -> None:
@@ -153,7 +138,7 @@ class Read(NamedTuple):
     gates: Tensor  # (B, K), 0 for the text's own source
 
 
-class SourcesTexts(nn.Module):
+class SourcesTexts(CorrectingModel):
     """Logits of texts whose sources read each other.
 
     encoder: of tokens, width D; outputs: L; sources: K; table: T; prototypes: p of each source;
@@ -227,40 +212,13 @@ class SourcesTexts(nn.Module):
         self.auxiliary: Tensor | None = None
         self.loss_without_gradients = False
 
-    def forward(
-        self,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
-        """(B, L)."""
-        logits = self.network(tokens, mask, table, source)
-        if self.linear is None:
-            return logits
-        return logits + cast(Tensor, self.linear(tokens, mask, features, amounts, table, source))
-
-    def corrected(
-        self,
-        base: Tensor,
-        tokens: Tensor,
-        mask: Tensor,
-        features: Tensor,
-        amounts: Tensor,
-        table: Tensor,
-        source: Tensor,
-    ) -> Tensor:
-        """(B, L), with other logits (B, L) in place of the linear model's."""
-        return base + self.network(tokens, mask, table, source)
-
-    def network(self, tokens: Tensor, mask: Tensor, table: Tensor, source: Tensor) -> Tensor:
+    def change(self, x: TextInputs) -> Tensor:
         """What the states of the tokens add to the logits, (B, L)."""
+        source = x.source
         if self.training and self.hide_source:
             hidden = torch.rand(source.shape, device=source.device) < self.hide_source
             source = source.masked_fill(hidden, self.sources)
-        joined = self.read(tokens, mask, table, source).joined
+        joined = self.read(x.tokens, x.mask, x.table, source).joined
         leave_loss(self, self.joint_loss(joined, source) if self.training else None)
         logits = self.head(self.dropout(joined)) + _of_source(self.source_bias, source)
         return self.scale[source] * logits

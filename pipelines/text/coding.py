@@ -26,6 +26,7 @@ from ...data.texts.counting import CountedTerms, padded_rows
 from ...data.texts.table import TEXT_SYNONYMS, TextTable
 from ...data.texts.tokens import Encoded, Tokenizer, batch_of, tokenizer_from_json, windows
 from ...data.texts.words import word_key, word_spans
+from ...models.text.inputs import TextInputs
 from .spec import TERMS, TOKENIZER, TableColumn, TextSpec
 from .vectors import vector_rows
 
@@ -75,12 +76,9 @@ class CodedTexts(NamedTuple):
         return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
 
 
-INPUTS = ("tokens", "mask", "features", "amounts", "table", "source")
-
-
-def inputs_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+def inputs_of(batch: Mapping[str, Tensor]) -> TextInputs:
     """The arguments of a model, of a batch."""
-    return tuple(batch[name] for name in INPUTS)
+    return TextInputs(*(batch[name] for name in TextInputs._fields))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ _CROSS, _SOURCES = "models/text/cross.py", "models/text/sources.py"
 
 MUTANTS = [
     Mutant("cross-pads-counted", "models", _CROSS,
-           'None if self.direction == "table" else mask)', "None)", CROSS),
+           'None if self.direction == "table" else x.mask)', "None)", CROSS),
     Mutant("cross-attends-to-pads", "models", _CROSS,
            "z = self.layer(asking, answering, mask=present)",
            "z = self.layer(asking, answering)", CROSS),
@@ -22,7 +22,8 @@ MUTANTS = [
     Mutant("source-hidden-in-evaluation", "models", _SOURCES,
            "if self.training and self.hide_source:", "if self.hide_source:", SOURCES),
     Mutant("source-deviation-of-another", "models", _SOURCES,
-           "features + source[:, None] * self.features", "features", SOURCES),
+           "x.features + place[:, None] * self.features,\n            self.deviation,",
+           "x.features,\n            self.deviation,", SOURCES),
     Mutant("source-topics-blunt", "models", _SOURCES, "sharp = shares.detach().square() /",
            "sharp = shares.detach() /", SOURCES),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from torch import nn
 
 from headwise.models.text.attention import AttentionTexts, Contributions, HybridTexts, ScaledTexts
 from headwise.models.text.encoder import TokenEncoder
+from headwise.models.text.inputs import TextInputs
 from headwise.models.text.label_attention import LabelAttention
 from headwise.models.text.linear import LinearTexts
 from headwise.models.text.sources import SourceLinearTexts
@@ -51,7 +52,7 @@ LONG = (9, 4, 1, 12, 8)
 
 def explained(model: Explained, texts: Texts) -> Contributions:
     doubled = texts._replace(amounts=texts.amounts.double(), table=texts.table.double())
-    return model.contributions(*doubled)
+    return model.contributions(TextInputs(*doubled))
 
 
 @pytest.mark.parametrize("mixing", [False, True])
