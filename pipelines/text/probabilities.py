@@ -17,6 +17,7 @@ from torch import Tensor
 from ...base.account import note
 from ...base.errors import InputError
 from ..engine.ladder import LEAST_BLOCKS
+from ..metrics.conformal import ConformalIntervals
 from ..metrics.labels.calibration import (
     AffineCalibration,
     PositiveUnlabelled,
@@ -177,11 +178,11 @@ def _of_labels(
 
 def _width(errors: np.ndarray, coverage: float) -> float:
     """Half the width of an interval that holds the truth so often: split conformal."""
-    rank = int(np.ceil((len(errors) + 1) * coverage - 1e-9))
-    if rank > len(errors):
+    residuals = torch.from_numpy(errors)[:, None, None]
+    width = ConformalIntervals.fit(residuals, (coverage,)).widths.item()
+    if np.isinf(width):
         note("assumed", f"too few texts of validation for intervals of {coverage:.0%}")
-        return float("inf")
-    return float(np.sort(errors)[rank - 1])
+    return width
 
 
 def _say_small(statement: str) -> None:

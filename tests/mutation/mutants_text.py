@@ -137,8 +137,8 @@ MUTANTS = [
         "text-width-one-rank-less",
         "pipelines",
         _TOLD,
-        "np.ceil((len(errors) + 1) * coverage",
-        "np.ceil(len(errors) * coverage",
+        "ConformalIntervals.fit(residuals, (coverage,))",
+        "ConformalIntervals.fit(residuals, (coverage * len(errors) / (len(errors) + 1),))",
         (*TOLD, "-k", "split_conformal"),
     ),
     Mutant(
