@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from ...base.account import note
 from ...base.errors import InputError, nearest, reason, shown
 from ...base.extras import require
 from ...data.catalogue import OFFLINE, Downloader, cache_folder, find_dataset, get_dataset
-from ...data.texts.tokens import SubwordTokenizer, Tokenizer, unigram_tokenizer
-from ...models.text.encoder import TextEncoder
+from ...data.texts.tokens import SubwordTokenizer, Tokenizer, batch_of, unigram_tokenizer, windows
+from ...models.text.encoder import TextEncoder, mean_vector
 from ...models.text.pretrained import READERS, Pretrained, read_pretrained
 from ..engine.command_line.terminal import say
 
 TOKENIZER_CAP = 1 << 28  # bytes
+PART = 64  # texts that are encoded at once
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,36 @@ def open_encoder(
     return OpenedEncoder(
         name, encoder, tokenizer, encoder.width, pretrained.most_tokens, pretrained.prefix
     )
+
+
+def mean_vectors(
+    opened: OpenedEncoder, texts: Sequence[str], most: int | None = None
+) -> np.ndarray:
+    """The mean state of the tokens of each text, of length 1, float32 (n, D); of a text that is
+    longer than the encoder takes, or than `most` tokens, of its first ones.
+    """
+    rows = [np.zeros((0, opened.width), np.float32)]
+    for start in range(0, len(texts), PART):
+        states, mask = encoded_states(opened, texts[start : start + PART], most)
+        rows.append(mean_vector(states, mask).float().numpy())
+    return np.concatenate(rows)
+
+
+@torch.inference_mode()
+def encoded_states(
+    opened: OpenedEncoder, texts: Sequence[str], most: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """States (n, N, D) of the tokens of some texts, and which are there, bool (n, N); most: as of
+    `mean_vectors`.
+    """
+    tokens = opened.tokenizer.encode(texts)
+    limits = [limit for limit in (most, opened.most_tokens) if limit is not None]
+    if limits:
+        tokens = [next(windows(row, min(limits), 0, opened.tokenizer)).tokens for row in tokens]
+    ids, mask = (torch.from_numpy(a) for a in batch_of(tokens, opened.tokenizer.padding))
+    if not ids.shape[1]:
+        return torch.zeros(len(texts), 0, opened.width), mask
+    return opened.encoder(ids, mask), mask
 
 
 def encoder_folder(

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ...base.errors import InputError
-from ...data.texts.tokens import Tokenizer, batch_of, windows
+from ...data.texts.tokens import Tokenizer
 from ...data.texts.words import WordTokenizer
 from ...models.text.attention import AttentionTexts, HybridTexts, ScaledTexts
 from ...models.text.cross import CrossTexts
-from ...models.text.encoder import StaticEncoder, TextEncoder, build_text_encoder, mean_vector
+from ...models.text.encoder import StaticEncoder, TextEncoder, build_text_encoder
 from ...models.text.frozen import FrozenEncoder
 from ...models.text.label_attention import LabelAttention
 from ...models.text.linear import LinearTexts
@@ -22,13 +21,12 @@ from ...models.text.losses import TextLoss
 from ...models.text.sources import SourceLinearTexts, SourcesTexts
 from ..engine.mechanisms import mechanism_options
 from .coding import description_texts
-from .encoders import OpenedEncoder, open_encoder
+from .encoders import OpenedEncoder, mean_vectors, open_encoder
 from .linear import LinearFit
 from .options import TextOptions
 from .spec import EncoderFacts, TextSpec
 
 NONE = "none"
-PART = 64  # texts that are encoded at once
 HIDE_SOURCE = 0.1  # share of texts whose source is hidden in training
 
 
@@ -189,7 +187,7 @@ def load_initial(model: nn.Module, options: TextOptions, spec: TextSpec) -> None
     if options.label_texts is not None and isinstance(network, AttentionTexts):
         if opened is None:
             raise InputError("--label-texts: needs an encoder with --weights to read them")
-        vectors = text_vectors(opened, description_texts(options.label_texts, spec.labels))
+        vectors = mean_vectors(opened, description_texts(options.label_texts, spec.labels))
         network.head.set_descriptions(torch.from_numpy(vectors))
 
 
@@ -206,19 +204,3 @@ def _load_encoder(encoder: TextEncoder, pretrained: TextEncoder) -> None:
     size = vectors.norm(dim=1).mean().clamp_min(1e-12)
     with torch.no_grad():
         words.weight.copy_(vectors / size)
-
-
-@torch.no_grad()
-def text_vectors(opened: OpenedEncoder, texts: Sequence[str]) -> np.ndarray:
-    """The mean state of each text, of length 1, float32 (n, D); of its first window."""
-    rows: list[Tensor] = []
-    for start in range(0, len(texts), PART):
-        encoded = opened.tokenizer.encode(texts[start : start + PART])
-        if opened.most_tokens is not None:
-            encoded = [
-                next(windows(row, opened.most_tokens, 0, opened.tokenizer)).tokens
-                for row in encoded
-            ]
-        ids, mask = (torch.from_numpy(a) for a in batch_of(encoded, opened.tokenizer.padding))
-        rows.append(mean_vector(opened.encoder(ids, mask), mask))
-    return torch.cat(rows).float().numpy()

@@ -12,13 +12,10 @@ from functools import lru_cache
 from typing import TypedDict
 
 import numpy as np
-import torch
 
-from ...data.texts.tokens import batch_of, windows
-from ...models.text.encoder import mean_vector
 from ..engine.command_line.terminal import Progressbar
 from ..engine.feature_cache import FeatureCache
-from .encoders import OpenedEncoder, open_encoder
+from .encoders import OpenedEncoder, mean_vectors, open_encoder
 from .linear import TABLE_SCALE
 
 BATCH = 32
@@ -71,25 +68,11 @@ def text_vectors(name: str, texts: Sequence[str]) -> np.ndarray:
                 else:
                     values[row] = known
             if waiting:
-                fresh = encode(opened, [texts[row] for row, _ in waiting])
+                fresh = mean_vectors(opened, [texts[row] for row, _ in waiting], MOST_TOKENS)
                 values[[row for row, _ in waiting]] = fresh
                 stored.put([key for _, key in waiting], fresh)
             bar.update(len(rows))
     return values
-
-
-@torch.inference_mode()
-def encode(opened: OpenedEncoder, texts: Sequence[str]) -> np.ndarray:
-    """The mean state of the first tokens of each text, of length 1, float32 (n, D)."""
-    most = min(MOST_TOKENS, opened.most_tokens or MOST_TOKENS)
-    tokens = [
-        row if len(row.ids) <= most else next(windows(row, most, 0, opened.tokenizer)).tokens
-        for row in opened.tokenizer.encode(texts)
-    ]
-    ids, mask = (torch.from_numpy(a) for a in batch_of(tokens, opened.tokenizer.padding))
-    if not ids.shape[1]:
-        return np.zeros((len(texts), opened.width), np.float32)
-    return mean_vector(opened.encoder(ids, mask), mask).float().numpy()
 
 
 @lru_cache(maxsize=1)

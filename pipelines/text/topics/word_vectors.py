@@ -89,27 +89,18 @@ def encoder_vectors(name: str) -> WordVectors:
     """Vectors of a published encoder: a word is a text of its own, and its vector the mean of the
     states of its tokens, special ones included, as the encoders of sentences are trained.
     """
-    import torch
-
-    from ....data.texts.tokens import batch_of
-    from ..encoders import open_encoder
+    from ....models.text.encoder import mean_vector
+    from ..encoders import encoded_states, open_encoder
 
     opened = open_encoder(name, option="--vectors")
-    encoder = opened.encoder.eval()
 
     def vectors(words: Sequence[str]) -> np.ndarray:
         rows = [np.zeros((0, opened.width))]
-        with (
-            Progressbar(total=len(words), unit="word", desc="word vectors") as bar,
-            torch.inference_mode(),
-        ):
+        with Progressbar(total=len(words), unit="word", desc="word vectors") as bar:
             for start in range(0, len(words), BATCH_WORDS):
-                texts = words[start : start + BATCH_WORDS]
-                ids, mask = batch_of(opened.tokenizer.encode(texts), opened.tokenizer.padding)
-                states = encoder(torch.from_numpy(ids), torch.from_numpy(mask)).double().numpy()
-                # Texts without tokens have no mean.
-                rows.append(states.sum(1) / np.maximum(mask.sum(1), 1)[:, None])
-                bar.update(len(texts))
+                states, mask = encoded_states(opened, words[start : start + BATCH_WORDS])
+                rows.append(mean_vector(states.double(), mask, normalised=False).numpy())
+                bar.update(len(mask))
         return np.concatenate(rows)
 
     return WordVectors(f"states of {name}", vectors)

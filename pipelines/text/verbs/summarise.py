@@ -103,10 +103,9 @@ def summarise_with(options: SummariseOptions, vectors_of: VectorsOf | None = Non
 
 def _encoder(name: str) -> VectorsOf:
     """Vectors of a pretrained encoder."""
-    from ..encoders import open_encoder
-    from ..network import text_vectors
+    from ..encoders import mean_vectors, open_encoder
 
-    return partial(text_vectors, open_encoder(name))
+    return partial(mean_vectors, open_encoder(name))
 
 
 def _summaries(
