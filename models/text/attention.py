@@ -94,13 +94,11 @@ class ScaledTexts(TextModel):
         return scaled(of_linear, of_labels(self.scale, labels), of_labels(self.shift, labels))
 
 
-class HybridTexts(CorrectingModel):
+class HybridTexts(CorrectingModel[LinearTexts]):
     """A network that corrects a linear model of counted words: their logits are summed. The linear
     model stands as it was fitted; the network learns what it does not know, from logits of it that
     each training text had no part in.
     """
-
-    linear: LinearTexts
 
     def __init__(self, linear: LinearTexts, network: AttentionTexts) -> None:
         super().__init__()

@@ -51,7 +51,7 @@ def build_reader(
     return mixer
 
 
-class CrossTexts(CorrectingModel):
+class CrossTexts(CorrectingModel[LinearTexts | None]):
     """Logits of a text and of the row of a table beside it, where one of the two asks the other.
 
     encoder: of tokens, width D; outputs: L; table: T, numbers of a row, standardised, with a column

@@ -6,7 +6,7 @@ outputs: labels, classes, or one number.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -49,13 +49,16 @@ class TextModel(nn.Module):
         raise NotImplementedError
 
 
-class CorrectingModel(TextModel):
+Linear = TypeVar("Linear", bound=TextModel | None)
+
+
+class CorrectingModel(TextModel, Generic[Linear]):
     """Base of the models that correct a linear one: its logits and the change are summed.
 
     The change is learned beside logits of the linear model that a text had no part in.
     """
 
-    linear: TextModel | None
+    linear: Linear
 
     def answer(self, x: TextInputs) -> Tensor:
         """As of `TextModel`; the change alone where there is no linear model."""

@@ -138,7 +138,7 @@ class Read(NamedTuple):
     gates: Tensor  # (B, K), 0 for the text's own source
 
 
-class SourcesTexts(CorrectingModel):
+class SourcesTexts(CorrectingModel[LinearTexts | None]):
     """Logits of texts whose sources read each other.
 
     encoder: of tokens, width D; outputs: L; sources: K; table: T; prototypes: p of each source;
