@@ -23,7 +23,7 @@ import numpy as np
 
 from ...base.account import note
 from ...base.errors import InputError, fail, shown
-from ..parts import read_part
+from ..parts import PARTS, read_part
 from .evaluate import evaluate
 from .trial import (
     ANSWERS,
@@ -61,7 +61,7 @@ _FIELDS: Mapping[str, tuple[str, ...]] = {
     ),
     "id": ("id", "idx", "index", "trial", "name"),
     "part": ("part", "split"),
-    "level": ("level",),
+    "level": ("level", "setting"),
 }  # fmt: skip
 
 
@@ -165,6 +165,9 @@ def _read(line: str, number: int, names: dict[str, str]) -> ReadTrial:
     stated = values.get("answer")
     answer = outcome.answer if stated is None else read_answer(stated)
     part = values.get("part")
+    if str(part).lower() not in PARTS and "part" not in row:  # a split of another kind
+        values.setdefault("level", part)
+        part = None
     return ReadTrial(
         Trial(rule, scene, answer),
         outcome.answer,

@@ -112,7 +112,9 @@ def published_trial(kind: TrialKind, operators: Sequence[int], random: Random) -
     return Trial(rule, objects, evaluate(rule, objects).answer)
 
 
-def _names(asked: Sequence[Sequence[_Asked]], operators: Sequence[int], by: int, value: int) -> bool:
+def _names(
+    asked: Sequence[Sequence[_Asked]], operators: Sequence[int], by: int, value: int
+) -> bool:
     """Whether a question that knows its object by its colour (or letter) alone names this one."""
     attribute = 0 if by == GET_LETTER else 1
     return any(
@@ -123,7 +125,9 @@ def _names(asked: Sequence[Sequence[_Asked]], operators: Sequence[int], by: int,
 
 def _selector(operator: int, pair: Pair) -> Selector:
     colour, letter = pair
-    return Selector(0 if operator == GET_COLOUR else colour, 0 if operator == GET_LETTER else letter)
+    return Selector(
+        0 if operator == GET_COLOUR else colour, 0 if operator == GET_LETTER else letter
+    )
 
 
 def _asked(kind: TrialKind, operators: Sequence[int], random: Random) -> list[list[_Asked]]:
