@@ -138,8 +138,8 @@ def _pairs(
     kind: TrialKind, operators: Sequence[int], random: Random
 ) -> list[tuple[Pair, ...]] | None:
     """The objects that each node asks about; None where the draws led nowhere."""
-    taken, chosen = _Taken(), [()] * len(operators)
-    chosen: list[tuple[Pair, ...]]
+    taken = _Taken()
+    chosen: list[tuple[Pair, ...]] = [() for _ in operators]
     # Objects that only their colour or letter tells are the hardest to choose: they come first.
     hard_first = sorted(
         range(len(operators)), key=lambda place: operators[place] not in (GET_COLOUR, GET_LETTER)

@@ -153,6 +153,12 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         """
         raise NotImplementedError
 
+    def write_sample_for(self, options: OptionsT, folder: Path) -> Path:
+        """The sample of a training with these options; by default it is the same for all. With
+        default options it is that of `write_sample`.
+        """
+        return self.write_sample(folder)
+
     def open_data(
         self, options: OptionsT, spec: SpecT | None = None, *, as_test: bool = False
     ) -> Splits[SpecT, DataT]:

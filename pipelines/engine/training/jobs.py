@@ -109,7 +109,7 @@ def with_data(pipeline: AnyPipeline, options: OptionsT, run: RunDirectory) -> Op
     path = folder / "PATH"
     if not path.exists():
         folder.mkdir(exist_ok=True)
-        write_text(path, pipeline.write_sample(folder).name)
+        write_text(path, pipeline.write_sample_for(options, folder).name)
     return replace(options, data=str(folder / path.read_text()))
 
 
