@@ -289,7 +289,8 @@ def read_answer(value: object) -> int:
         return answer_number(value)
     if isinstance(value, list) and len(value) == 2:
         return answer_number(",".join(map(str, value)))
-    number = int(str(value)) if isinstance(value, int | str) else float(str(value))
-    if number != int(number) or not 0 <= number < ANSWERS:
-        raise ValueError(f"answer {shown(value)}: answers have the numbers 0 to {ANSWERS - 1}")
-    return int(number)
+    if isinstance(value, str):
+        value = int(value)
+    if isinstance(value, int | float) and value in range(ANSWERS):
+        return int(value)
+    raise ValueError(f"answer {shown(value)}: answers have the numbers 0 to {ANSWERS - 1}")

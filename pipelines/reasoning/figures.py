@@ -75,7 +75,7 @@ def scenes_figure(
     probability: (N, A); attention: on the objects of each trial, of `looks`, or None.
     """
     rows = np.unique(np.linspace(0, len(part) - 1, min(SHOWN, len(part))).round().astype(int))
-    with styled_figure(WIDE, 2 * ROW * ((len(rows) + 1) // 2), grid=False) as figure:
+    with styled_figure(WIDE, 1.6 * ROW * ((len(rows) + 1) // 2), grid=False) as figure:
         grid = figure.subplots((len(rows) + 1) // 2, min(2, len(rows)), squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()

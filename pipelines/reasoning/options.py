@@ -133,7 +133,7 @@ class ReasoningPredictOptions(PredictOptions):
     input: str
     """File, folder or quoted pattern of files of trials (.jsonl)."""
     shard_size: int = 8
-    """Parts of 1,024 trials per shard: the unit of memory, of restarting and of sharing work."""
+    """Parts of 4,096 trials per shard: the unit of memory, of restarting and of sharing work."""
     batch_size: int = 256
     """Trials per forward pass."""
 

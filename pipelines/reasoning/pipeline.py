@@ -180,7 +180,7 @@ class ReasoningPipeline(
     def list_items(
         self, options: ReasoningPredictOptions, spec: ReasoningSpec
     ) -> Sequence[TrialItem]:
-        """Parts of 1,024 trials."""
+        """Parts of 4,096 trials."""
         return list_parts(options.input)
 
     def prediction_schema(self, options: ReasoningPredictOptions, spec: ReasoningSpec) -> Schema:

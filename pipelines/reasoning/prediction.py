@@ -22,7 +22,7 @@ from .data import SUFFIXES, ReasoningSpec, TrialPart
 from .options import ReasoningPredictOptions
 from .scoring import answers_in_words, logits_of
 
-PART = 1024  # lines of an item
+PART = 4096  # lines of an item
 SCHEMA: dict[str, pl.DataType] = {
     "row": pl.Int64(),
     "id": pl.String(),
@@ -116,7 +116,8 @@ def answered(
     """The rows of the output for some trials."""
     part = TrialPart(trials)
     with torch.inference_mode():
-        logits = logits_of({"model": model}, part, context.device)["model"]
+        size = context.options.batch_size
+        logits = logits_of({"model": model}, part, context.device, size)["model"]
     probability = softmax(logits / float(context.calibration["temperature"]), axis=1)
     return pl.DataFrame(
         {

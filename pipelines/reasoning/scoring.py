@@ -35,12 +35,12 @@ LOOKED = 512
 
 @torch.no_grad()
 def logits_of(
-    models: Mapping[RungName, nn.Module], part: TrialPart, device: torch.device
+    models: Mapping[RungName, nn.Module], part: TrialPart, device: torch.device, size: int = BATCH
 ) -> dict[RungName, np.ndarray]:
-    """float64 (N, A) of each rung."""
+    """float64 (N, A) of each rung. size: trials of a batch."""
 
     def logits(model: nn.Module) -> Tensor:
-        batches = order.loader(part, order.sequential(len(part), BATCH), device=device)
+        batches = order.loader(part, order.sequential(len(part), size), device=device)
         outputs = [model(batch["rules"], batch["scenes"]).float().cpu() for batch in batches]
         return torch.cat(outputs) if outputs else torch.zeros(0, ANSWERS)
 

@@ -202,6 +202,26 @@ def text(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     }
 
 
+def reasoning(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Trials by their names; the answers of the sample, and those that the rules give."""
+    truth = {row["id"]: row for row in map(json.loads, sample.read_text().splitlines())}
+    of_test = [row for row in rows.iter_rows(named=True) if truth[row["id"]]["part"] == "test"]
+    assert len(of_test) == len(splits.test)
+    right = [row["prediction"] == truth[row["id"]]["answer"] for row in of_test]
+    agree = [row["by_rule"] == truth[row["id"]]["answer"] for row in of_test]
+    found: Found = {
+        "trials": float(len(of_test)),
+        "accuracy": float(np.mean(right)),
+        "answers_by_rule": float(np.mean(agree)),
+    }
+    levels = [truth[row["id"]]["level"] for row in of_test]
+    for level in set(levels):
+        of_level = [answer for answer, name in zip(right, levels) if name == level]
+        found[f"levels/{level}/accuracy"] = float(np.mean(of_level))
+        found[f"levels/{level}/trials"] = float(len(of_level))
+    return found
+
+
 def edits(words: list[str], reference: list[str]) -> int:
     """Least number of insertions, deletions and replacements."""
     row = list(range(len(reference) + 1))
@@ -216,6 +236,7 @@ OF = {
     "wsi": wsi,
     "medical": medical,
     "ranking": ranking,
+    "reasoning": reasoning,
     "reid": reid,
     "saliency": saliency,
     "speech": speech,

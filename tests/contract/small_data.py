@@ -189,10 +189,29 @@ def _text(folder: Path) -> SmallData:
     return SmallData(folder, rows, "text", "label", "customer", "part", "", options=options)
 
 
+def _reasoning(folder: Path) -> SmallData:
+    letters = "abcdefghij"
+    rows: list[Row] = [
+        {
+            "id": f"t{k}",
+            "rule": [("exist red c", f"getcolor {letters[k % 10]}")[k % 2]],
+            "scene": [f"{('red', 'blue')[k // 2 % 2]} {letters[k % 10]} {k // 10},{k % 10}"],
+            "part": _part(k, 24),
+        }
+        for k in range(24)
+    ]
+    for k, row in enumerate(rows):
+        exists = row["scene"][0].startswith("red c")  # type: ignore[index]
+        colour = ("red", "blue")[k // 2 % 2]
+        row["answer"] = colour if k % 2 else str(exists).lower()
+    return SmallData(folder, rows, "id", "answer", "id", "part", "", "table.jsonl")
+
+
 BUILDERS: dict[str, Callable[[Path], SmallData]] = {
     "forecast": _forecast,
     "medical": _medical,
     "ranking": _ranking,
+    "reasoning": _reasoning,
     "reid": _reid,
     "saliency": _saliency,
     "speech": _speech,

@@ -67,7 +67,9 @@ def with_copy(data: SmallData, **changes: object) -> SmallData:
     return data
 
 
-ITEMS_IN_FILES = [task for task in BUILDERS if task not in ("forecast", "ranking", "text")]
+ITEMS_IN_FILES = [
+    task for task in BUILDERS if task not in ("forecast", "ranking", "reasoning", "text")
+]
 
 
 @pytest.mark.parametrize("task", ITEMS_IN_FILES, indirect=True)
@@ -140,6 +142,7 @@ UNREAD = {
     "forecast": {"experts": 4},
     "ranking": {"model": "mmoe", "attention": "moh"},
     "medical": {"body_share": 0.5},
+    "reasoning": {"model": "cross", "latents": 4},
     "text": {"model": "sparse", "width": 32},
 }
 

@@ -149,6 +149,7 @@ def test_every_item_of_the_input_comes_out_once_and_in_order(trained):
         "forecast": "generated.csv",
         "medical": "pictures/*.png",
         "ranking": "generated.csv",
+        "reasoning": "generated-trials.jsonl",
         "reid": "**/*.jpg",
         "saliency": "**/RGB/*.jpg",
         "speech": "*.wav",
@@ -249,7 +250,7 @@ def inputs_of(name: str, sample: Path, home: Path):
             if name == "ranking"
             else ({"input": first}, [first])
         )
-    if name == "text":
+    if name in ("reasoning", "text"):
         table = Path(shutil.copy(sample, home / "one.jsonl"))
         return {"input": table}, [table]
     copy = Path(shutil.copytree(sample if sample.is_dir() else sample.parent, home / "in"))
