@@ -68,15 +68,19 @@ def fit_shares(part: TrialPart) -> Tensor:
 
 
 def blind_accuracy(part: TrialPart) -> float:
-    """The accuracy of the best constant answer for each form of question of a part: what can be had
-    without looking at the scenes. NaN without trials.
+    """The accuracy of the best constant answer for each form of question: what can be had without
+    looking at the scenes. The constants of each half of the trials are those of the other half,
+    since those of the same trials would be better by chance. NaN for fewer than two trials.
     """
-    if not len(part):
+    if len(part) < 2:
         return float("nan")
-    model = ConstantByForm()
-    model.shares = fit_shares(part)
-    logits = logits_of({"simple": model}, part, torch.device("cpu"))["simple"]
-    return float((logits.argmax(1) == part.answers).mean())
+    places, right, device = np.arange(len(part)), 0.0, torch.device("cpu")
+    for half in (0, 1):
+        scored, model = rows_of(part, places[half::2]), ConstantByForm()
+        model.shares = fit_shares(rows_of(part, places[1 - half :: 2]))
+        logits = logits_of({"simple": model}, scored, device)["simple"]
+        right += float((logits.argmax(1) == scored.answers).sum())
+    return right / len(part)
 
 
 def rows_of(part: TrialPart, rows: np.ndarray) -> TrialPart:
