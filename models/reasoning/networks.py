@@ -192,7 +192,7 @@ class PerceiverReasoner(_Asking):
     def _sides(self, rules: Tensor, scenes: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         nodes, present, objects, there = self.tokens(rules, scenes)
         context = self.context_norm(torch.cat([nodes, objects], 1))
-        latents = self.latents.expand(len(rules), -1, -1)
+        latents = self.latents.expand(rules.shape[0], -1, -1)
         return latents, None, context, torch.cat([present, there], 1)
 
     def _pooled(self, x: Tensor) -> Tensor:

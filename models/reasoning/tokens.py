@@ -80,7 +80,7 @@ class TrialTokens(nn.Module):
         for depth, branch in enumerate(self.branches):
             in_tree = in_tree + branch(places[:, 1 + depth])
         nodes = nodes + in_tree
-        answer = self.answer.expand(len(rules), 1, -1)
+        answer = self.answer.expand(rules.shape[0], 1, -1)
         present = operators > 0
         present = torch.cat([torch.ones_like(present[:, :1]), present], 1)
         cells = self.rows(scenes[..., 2]) + self.columns(scenes[..., 3])

@@ -20,7 +20,7 @@ from ...base.errors import InputError, fail
 from ...base.files import write_text
 from ...data.formats.tables import list_files
 from ...data.texts.files import line_encoding, line_parts, read_lines
-from ...data.trials.coding import coded
+from ...data.trials.coding import CodedTrials, coded
 from ...data.trials.evaluate import Outcome, evaluate
 from ...data.trials.files import ReadTrial, read_trials, trial_line
 from ...data.trials.generate import trial
@@ -63,11 +63,14 @@ class ReasoningSpec(Spec):
 
 
 class TrialPart:
-    """Trials in memory, with what the evaluator says of them."""
+    """Trials in memory, with what the evaluator says of them.
 
-    def __init__(self, trials: Sequence[ReadTrial]) -> None:
+    arrays: the trials as `coded` gives them, where they are known.
+    """
+
+    def __init__(self, trials: Sequence[ReadTrial], arrays: CodedTrials | None = None) -> None:
         self.trials = list(trials)
-        self.rules, self.scenes, self.answers = coded([each.trial for each in trials])
+        self.rules, self.scenes, self.answers = arrays or coded([each.trial for each in trials])
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -82,6 +85,13 @@ class TrialPart:
         """What each trial is like: its level in the file, or else the depth of its rule."""
         depths = {nodes: depth for depth, nodes in NODES.items()}
         return [each.level or f"depth {depths[len(each.trial.rule)]}" for each in self.trials]
+
+    def take(self, rows: np.ndarray) -> TrialPart:
+        """Some of the trials."""
+        arrays = CodedTrials(self.rules[rows], self.scenes[rows], self.answers[rows])
+        part = TrialPart([self.trials[row] for row in rows.tolist()], arrays)
+        part.outcomes = [self.outcomes[row] for row in rows.tolist()]
+        return part
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """A batch: "rules", "scenes" and "answers"."""

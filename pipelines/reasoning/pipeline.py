@@ -36,16 +36,7 @@ from .options import ReasoningOptions, ReasoningPredictOptions
 from .prediction import SCHEMA, TrialItem, answer_lines, list_parts, predict_parts
 from .published import published_facts
 from .rungs import ReasoningRungs, in_memory
-from .scoring import (
-    LOOKED,
-    attention_of,
-    logits_of,
-    looks_of,
-    looks_table,
-    network_of,
-    rows_of,
-    score,
-)
+from .scoring import LOOKED, attention_of, logits_of, looks_of, looks_table, network_of, score
 
 
 class ReasoningPipeline(
@@ -143,7 +134,7 @@ class ReasoningPipeline(
         metrics: Metrics = dict(scores.metrics())
         tables = scores.tables()
         shown = _spread(part, LOOKED)
-        looked = rows_of(part, shown)
+        looked = part.take(shown)
         network = network_of(model)
         attention = {} if network is None else attention_of(network, looked, context.device)
         looks = looks_of(looked, attention)

@@ -82,7 +82,8 @@ def published_facts(part: TrialPart, seed: int) -> PublishedFacts | None:
     made = alike(trials, seed)
     kinds = [_kinds([each.trial for each in trials]), _kinds(made)]
     filled = np.array(kinds)[:, np.sum(kinds, 0) > 0]
-    p = float(chi2_contingency(filled)[1]) if filled.shape[1] > 1 else 1.0
+    tested = chi2_contingency(filled) if filled.shape[1] > 1 else None
+    p = 1.0 if tested is None else float(tested.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
     sizes = [len(each.trial.scene) for each in trials], [len(each.scene) for each in made]
     return PublishedFacts(
         len(trials),

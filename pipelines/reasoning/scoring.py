@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 import torch
 from scipy.special import log_softmax
+from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from ...data.trials.trial import ANSWERS, OPERATORS, question_place
@@ -76,21 +77,16 @@ def blind_accuracy(part: TrialPart) -> float:
         return float("nan")
     places, right, device = np.arange(len(part)), 0.0, torch.device("cpu")
     for half in (0, 1):
-        scored, model = rows_of(part, places[half::2]), ConstantByForm()
-        model.shares = fit_shares(rows_of(part, places[1 - half :: 2]))
+        scored, model = part.take(places[half::2]), ConstantByForm()
+        model.shares = fit_shares(part.take(places[1 - half :: 2]))
         logits = logits_of({"simple": model}, scored, device)["simple"]
         right += float((logits.argmax(1) == scored.answers).sum())
     return right / len(part)
 
 
-def rows_of(part: TrialPart, rows: np.ndarray) -> TrialPart:
-    """Some trials of a part."""
-    return TrialPart([part.trials[row] for row in rows.tolist()])
-
-
 @dataclass(frozen=True)
 class Share:
-    """A share of trials that are answered right, with its 95 % interval by trial."""
+    """A share of trials that are answered right, with its 95 % interval by trial (Wilson)."""
 
     trials: int
     accuracy: float
@@ -111,9 +107,10 @@ def share_of(right: np.ndarray, part: TrialPart, rows: np.ndarray) -> Share | No
     """The share of some trials that is right; None without trials."""
     if not len(rows):
         return None
-    chosen = right[rows].astype(float)
-    blind = blind_accuracy(rows_of(part, rows))
-    return Share(len(rows), float(chosen.mean()), interval_of_mean(chosen), blind)
+    count, chosen = len(rows), int(right[rows].sum())
+    low, high = binomtest(chosen, count).proportion_ci(method="wilson")
+    blind = blind_accuracy(part.take(rows))
+    return Share(count, chosen / count, (float(low), float(high)), blind)
 
 
 @dataclass(frozen=True)

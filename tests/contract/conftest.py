@@ -16,7 +16,7 @@ STEPS = 2
 TELLING: dict[str, dict[str, Any]] = {
     "forecast": {"levels": (0.95, 0.8)},  # not in their order
     "medical": {"positive": "clear"},  # the first class, not the last
-    "reasoning": {"parameters": 60_000, "test_distractors": (40, 10), "test_trials": 150},
+    "reasoning": {"parameters": 60_000},  # a width that no option names
     "saliency": {"near": "dark"},  # the other way round
     "text": {"weights": "none", "width": 32},  # whatever was fetched before
 }

@@ -234,8 +234,8 @@ def test_constants_by_form_are_the_mixture_of_the_ends():
         expected = [plain_mixture(shares, rule[:, 0].tolist()) for rule in rules]
         padded = torch.nn.functional.pad(rules, (0, 0, 0, MOST_NODES - rules.shape[1]))
         for inputs in (rules, padded):
-            given_logits = model(inputs, scenes)
-            np.testing.assert_allclose(given_logits.exp().numpy(), np.stack(expected), atol=1e-6)
+            logits = model(inputs, scenes)
+            np.testing.assert_allclose(logits.exp().numpy(), np.stack(expected), atol=1e-6)
 
 
 def test_a_constant_and_a_blend_are_called_as_networks_are():
