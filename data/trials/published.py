@@ -82,10 +82,10 @@ class _Scene:
             self.remove(asked.pair)
         if asked.pair in self.cells:
             return
-        cell, other = asked.cell, self.objects.get(asked.cell)
-        if other is not None:
-            if other in self.distractors:
-                self.remove(other)
+        cell, present = asked.cell, self.objects.get(asked.cell)
+        if present is not None:
+            if present in self.distractors:
+                self.remove(present)
             cell = self.free_cell()
         self.place(asked.pair, cell)
 

@@ -161,9 +161,9 @@ class CrossReasoner(_Asking):
         self._check_tree(self._mixer())
 
     def _sides(self, rules: Tensor, scenes: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        nodes, present, objects, there = self.tokens(rules, scenes)
+        nodes, present, objects, occupied = self.tokens(rules, scenes)
         mask = self.tokens.tree_mask(present) if self.options.tree else present
-        return nodes, mask, self.context_norm(objects), there
+        return nodes, mask, self.context_norm(objects), occupied
 
     def _pooled(self, x: Tensor) -> Tensor:
         return x[:, 0]
@@ -190,10 +190,10 @@ class PerceiverReasoner(_Asking):
         self.latents = nn.Parameter(torch.randn(options.latents, options.width))
 
     def _sides(self, rules: Tensor, scenes: Tensor) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        nodes, present, objects, there = self.tokens(rules, scenes)
+        nodes, present, objects, occupied = self.tokens(rules, scenes)
         context = self.context_norm(torch.cat([nodes, objects], 1))
         latents = self.latents.expand(rules.shape[0], -1, -1)
-        return latents, None, context, torch.cat([present, there], 1)
+        return latents, None, context, torch.cat([present, occupied], 1)
 
     def _pooled(self, x: Tensor) -> Tensor:
         return x.mean(1)
@@ -219,8 +219,8 @@ class SingleReasoner(Reasoner):
         self._check_tree(self._mixer())
 
     def _row(self, rules: Tensor, scenes: Tensor) -> tuple[Tensor, Tensor]:
-        nodes, present, objects, there = self.tokens(rules, scenes)
-        row, present_row = torch.cat([nodes, objects], 1), torch.cat([present, there], 1)
+        nodes, present, objects, occupied = self.tokens(rules, scenes)
+        row, present_row = torch.cat([nodes, objects], 1), torch.cat([present, occupied], 1)
         return row, self._mask(present, present_row)
 
     def _mask(self, present: Tensor, present_row: Tensor) -> Tensor:
@@ -258,18 +258,18 @@ class DoubleReasoner(SingleReasoner):
         if options.layers < 2:
             raise ValueError("DoubleReasoner: needs a layer of each stream and one that joins them")
         del self.layers[1:]
-        own = options.layers - 1
-        self.node_layers = nn.ModuleList(self._layer() for _ in range(own))
-        self.object_layers = nn.ModuleList(self._layer() for _ in range(own))
+        before = options.layers - 1
+        self.node_layers = nn.ModuleList(self._layer() for _ in range(before))
+        self.object_layers = nn.ModuleList(self._layer() for _ in range(before))
 
     def _row(self, rules: Tensor, scenes: Tensor) -> tuple[Tensor, Tensor]:
-        nodes, present, objects, there = self.tokens(rules, scenes)
+        nodes, present, objects, occupied = self.tokens(rules, scenes)
         node_mask = self.tokens.tree_mask(present) if self.options.tree else present
         static_nodes, static_objects = nodes, objects
         for of_nodes, of_objects in zip(self.node_layers, self.object_layers, strict=True):
             nodes = of_nodes(nodes, mask=node_mask, static=static_nodes)
-            objects = of_objects(objects, mask=there, static=static_objects)
-        row, present_row = torch.cat([nodes, objects], 1), torch.cat([present, there], 1)
+            objects = of_objects(objects, mask=occupied, static=static_objects)
+        row, present_row = torch.cat([nodes, objects], 1), torch.cat([present, occupied], 1)
         return row, self._mask(present, present_row)
 
 
@@ -284,9 +284,9 @@ class RecurrentReasoner(Reasoner):
 
     def state(self, rules: Tensor, scenes: Tensor) -> Tensor:
         """As in `Reasoner`."""
-        nodes, present, objects, there = self.tokens(rules, scenes)
+        nodes, present, objects, occupied = self.tokens(rules, scenes)
         memory = _read(self.reads_nodes, nodes, present, None)
-        return _read(self.reads_objects, objects, there, memory)[-1]
+        return _read(self.reads_objects, objects, occupied, memory)[-1]
 
 
 def _read(network: nn.GRU, x: Tensor, present: Tensor, memory: Tensor | None) -> Tensor:

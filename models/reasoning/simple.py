@@ -25,8 +25,8 @@ class ConstantAnswer(nn.Module):
     def forward(self, rules: Tensor, scenes: Tensor) -> Tensor:
         """Logits (B, 138); the inputs only say how many there are."""
         # Both inputs take part, so that an exported graph has them.
-        none = (rules[:, :1, 0] + scenes[:, :1, 0]) * 0
-        return self.logits + none.to(self.logits.dtype)
+        zero = (rules[:, :1, 0] + scenes[:, :1, 0]) * 0
+        return self.logits + zero.to(self.logits.dtype)
 
 
 class ConstantByForm(nn.Module):

@@ -73,8 +73,8 @@ class TrialTokens(nn.Module):
         """
         operators, first, second = rules[..., 0], rules[..., 1:3], rules[..., 3:5]
         nodes = self.operators(operators) + self._object(first)
-        there = ((second > 0).any(-1))[..., None]
-        nodes = nodes + torch.where(there, self.second(self._object(second)), 0.0)
+        has_second = (second > 0).any(-1)[..., None]
+        nodes = nodes + torch.where(has_second, self.second(self._object(second)), 0.0)
         places = self.places[: rules.shape[1]]
         in_tree = self.levels(places[:, 0])
         for depth, branch in enumerate(self.branches):

@@ -70,7 +70,7 @@ class TrialPart:
 
     def __init__(self, trials: Sequence[ReadTrial], arrays: CodedTrials | None = None) -> None:
         self.trials = list(trials)
-        self.rules, self.scenes, self.answers = arrays or coded([each.trial for each in trials])
+        self.rules, self.scenes, self.answers = arrays or coded([entry.trial for entry in trials])
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -78,13 +78,13 @@ class TrialPart:
     @cached_property
     def outcomes(self) -> list[Outcome]:
         """What the evaluator gives for each trial."""
-        return [evaluate(each.trial.rule, each.trial.scene) for each in self.trials]
+        return [evaluate(entry.trial.rule, entry.trial.scene) for entry in self.trials]
 
     @property
     def levels(self) -> list[str]:
         """What each trial is like: its level in the file, or else the depth of its rule."""
         depths = {nodes: depth for depth, nodes in NODES.items()}
-        return [each.level or f"depth {depths[len(each.trial.rule)]}" for each in self.trials]
+        return [entry.level or f"depth {depths[len(entry.trial.rule)]}" for entry in self.trials]
 
     def take(self, rows: np.ndarray) -> TrialPart:
         """Some of the trials."""
@@ -150,8 +150,8 @@ class FreshTrials:
 
     def part(self, count: int) -> TrialPart:
         """The first trials of the first epoch, in memory."""
-        made = (self.trial(index) for index in range(min(count, self.count)))
-        return TrialPart([generated(each) for each in made])
+        indices = range(min(count, self.count))
+        return TrialPart([generated(self.trial(index)) for index in indices])
 
 
 ReasoningPart = TrialPart | FreshTrials
@@ -195,9 +195,9 @@ def generated_lines(
     for part, level, kind, stream, count in groups:
         name = part if part != "test" else f"test-{stream - FIRST_LEVEL}"
         for index in range(count):
-            made = trial(kind, seed, stream, index)
+            new = trial(kind, seed, stream, index)
             lines.append(
-                trial_line(made, id=f"{name}-{index}", part=part, level=level, published=published)
+                trial_line(new, id=f"{name}-{index}", part=part, level=level, published=published)
             )
     return lines
 
@@ -219,9 +219,9 @@ def read_files(path: str) -> list[ReadTrial]:
     if not trials:
         raise fail(path, "has no trials")
     note("read", "trials", count=len(trials))
-    if wrong := sum(each.trial.answer != each.by_rule for each in trials):
+    if wrong := sum(entry.trial.answer != entry.by_rule for entry in trials):
         note("values", "answers of the file are not those that the rules give", count=wrong)
-    if unclear := sum(not each.well_posed for each in trials):
+    if unclear := sum(not entry.well_posed for entry in trials):
         what = "trials ask about several objects at once; the first by row and column counts"
         note("items", what, count=unclear)
     return trials
@@ -236,14 +236,14 @@ def open_splits(
     assert options.data is not None
     trials = read_files(options.data)
     if as_test and spec is not None:
-        whole = TrialPart(trials)
-        return Splits(whole, whole, whole, spec)
-    names = [each.part for each in trials]
+        part = TrialPart(trials)
+        return Splits(part, part, part, spec)
+    names = [entry.part for entry in trials]
     makes_train = "train" not in names and "test" in names and "validation" in names
     if makes_train:
         _refuse_other_split(options, trials)
         parts = {
-            name: TrialPart([each for each in trials if each.part == name]) for name in PARTS[1:]
+            name: TrialPart([entry for entry in trials if entry.part == name]) for name in PARTS[1:]
         }
         fresh = FreshTrials(kinds_of(options).train, seed_of(options.seed), options.trials)
         train = fresh if options.fresh else fresh.part(options.trials)
@@ -268,12 +268,12 @@ def open_splits(
 
 def _own_parts(options: ReasoningOptions, trials: Sequence[ReadTrial]) -> list[TrialPart]:
     """Parts that the data names, or shares of it; equal trials are in one part."""
-    keys = {each.trial[:2]: row for row, each in enumerate(trials)}
-    groups = np.array([keys[each.trial[:2]] for each in trials])
+    keys = {entry.trial[:2]: row for row, entry in enumerate(trials)}
+    groups = np.array([keys[entry.trial[:2]] for entry in trials])
     generator = np.random.default_rng(mix(options.seed, 3))
     subsets = own_or_shares(
         options.data,
-        [each.part for each in trials],
+        [entry.part for entry in trials],
         lambda rows, share, _: take_groups(rows, groups[rows], share, generator),
         test_share=options.test_share,
         validation_share=options.validation_share,
@@ -290,11 +290,11 @@ def _own_parts(options: ReasoningOptions, trials: Sequence[ReadTrial]) -> list[T
 
 def _refuse_other_split(options: ReasoningOptions, trials: Sequence[ReadTrial]) -> None:
     """The training part is generated for the test part of a file: both must be of one split."""
-    levels = {each.level for each in trials if each.part == "test"}
+    levels = {entry.level for entry in trials if entry.part == "test"}
     expected = set(kinds_of(options).test)
-    if other := sorted(levels - expected):
+    if unknown := sorted(levels - expected):
         raise InputError(
-            f"{options.data}: its test part has trials of the level {other[0]!r}, and --split "
+            f"{options.data}: its test part has trials of the level {unknown[0]!r}, and --split "
             f"{options.split} has {', '.join(sorted(expected))}; name the split of the file, or "
             "give a file with a training part"
         )

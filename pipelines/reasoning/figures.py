@@ -57,10 +57,10 @@ def draw_scene(
 
 def scene_title(part: TrialPart, row: int, probability: np.ndarray) -> str:
     """The question of a trial, the answer of the model, and that of the rule; probability: (A,)."""
-    each = part.trials[row]
-    question = textwrap.shorten(question_words(each.trial.rule), 120, placeholder=" …")
+    entry = part.trials[row]
+    question = textwrap.shorten(question_words(entry.trial.rule), 120, placeholder=" …")
     told, sure = answer_words(int(probability.argmax())), float(probability.max())
-    answer = f"{told} ({sure:.0%}), right: {answer_words(each.trial.answer)}"
+    answer = f"{told} ({sure:.0%}), right: {answer_words(entry.trial.answer)}"
     return "\n".join([*textwrap.wrap(question, 46), answer])
 
 

@@ -122,12 +122,12 @@ def answered(
     return pl.DataFrame(
         {
             "row": np.array(rows),
-            "id": [each.id for each in trials],
-            "question": [question_words(each.trial.rule) for each in trials],
+            "id": [entry.id for entry in trials],
+            "question": [question_words(entry.trial.rule) for entry in trials],
             "prediction": answers_in_words(logits),
             "probability": probability.max(1),
-            "by_rule": [answer_words(each.by_rule) for each in trials],
-            "well_posed": [each.well_posed for each in trials],
+            "by_rule": [answer_words(entry.by_rule) for entry in trials],
+            "well_posed": [entry.well_posed for entry in trials],
         },
         schema=SCHEMA,
     )

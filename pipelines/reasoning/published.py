@@ -28,18 +28,20 @@ USUAL = (10, 20, 30, 40)
 
 @dataclass(frozen=True)
 class PublishedFacts:
-    """What is known of a file in the published form. agree: answers that the rules give; kinds,
-    made: numbers of the kinds of answers in the file, and of as many generated trials; p: of the
-    chi-square test; objects, made_objects: mean objects of a scene.
+    """What is known of a file in the published form.
+
+    agree: answers that the rules give; kinds, new_kinds: numbers of the kinds of answers in the
+    file, and of as many generated trials; p: of the chi-square test; objects, new_objects: mean
+    objects of a scene.
     """
 
     trials: int
     agree: int
     kinds: Sequence[int]
-    made: Sequence[int]
+    new_kinds: Sequence[int]
     p: float
     objects: float
-    made_objects: float
+    new_objects: float
 
     def to_json(self) -> dict[str, JsonValue]:
         """As `metrics.json` holds it."""
@@ -47,10 +49,10 @@ class PublishedFacts:
             "trials": self.trials,
             "answers_by_rule": self.agree,
             "kinds": dict(zip(KINDS, self.kinds, strict=True)),
-            "generated_kinds": dict(zip(KINDS, self.made, strict=True)),
+            "generated_kinds": dict(zip(KINDS, self.new_kinds, strict=True)),
             "p": self.p,
             "objects": self.objects,
-            "generated_objects": self.made_objects,
+            "generated_objects": self.new_objects,
         }
 
     def table(self) -> pl.DataFrame:
@@ -59,7 +61,7 @@ class PublishedFacts:
             {
                 "what": [*(f"answers: {kind}" for kind in KINDS), "mean objects of a scene"],
                 "this file": [*map(float, self.kinds), self.objects],
-                "generated": [*map(float, self.made), self.made_objects],
+                "generated": [*map(float, self.new_kinds), self.new_objects],
             }
         )
 
@@ -76,18 +78,18 @@ def published_facts(part: TrialPart, seed: int) -> PublishedFacts | None:
     """What is known of the trials of a part that are in the published form; None for fewer than 50
     of them.
     """
-    trials = [each for each in part.trials if each.published]
+    trials = [entry for entry in part.trials if entry.published]
     if len(trials) < LEAST:
         return None
-    made = alike(trials, seed)
-    kinds = [_kinds([each.trial for each in trials]), _kinds(made)]
+    new = alike(trials, seed)
+    kinds = [_kinds([entry.trial for entry in trials]), _kinds(new)]
     filled = np.array(kinds)[:, np.sum(kinds, 0) > 0]
     tested = chi2_contingency(filled) if filled.shape[1] > 1 else None
     p = 1.0 if tested is None else float(tested.pvalue)  # pyright: ignore[reportAttributeAccessIssue]
-    sizes = [len(each.trial.scene) for each in trials], [len(each.scene) for each in made]
+    sizes = [len(entry.trial.scene) for entry in trials], [len(entry.scene) for entry in new]
     return PublishedFacts(
         len(trials),
-        sum(each.trial.answer == each.by_rule for each in trials),
+        sum(entry.trial.answer == entry.by_rule for entry in trials),
         kinds[0],
         kinds[1],
         p,
@@ -105,16 +107,16 @@ def alike(trials: Sequence[ReadTrial], seed: int) -> list[Trial]:
     """Trials of `--rules official` with the operators of others and about as many objects that
     nothing asks about.
     """
-    kind, made = TrialKind("official"), []
+    kind, trials_alike = TrialKind("official"), []
     numbers = _distractors(trials)
-    for index, each in enumerate(trials):
+    for index, entry in enumerate(trials):
         count = numbers[index]
         random = Random((seed << 64) | index)
         count = int(random.random() * 6) if count is None else count
         of_trial = replace(kind, fewest=count, most=count)
-        operators = [node.operator for node in each.trial.rule]
-        made.append(random_trial(of_trial, random, operators))
-    return made
+        operators = [node.operator for node in entry.trial.rule]
+        trials_alike.append(random_trial(of_trial, random, operators))
+    return trials_alike
 
 
 def _distractors(trials: Sequence[ReadTrial]) -> list[int | None]:
@@ -123,19 +125,19 @@ def _distractors(trials: Sequence[ReadTrial]) -> list[int | None]:
     Trials of one level have one number, the nearest of those that the published data sets have.
     """
     levels: dict[tuple[str, int], list[int]] = {}
-    for each in trials:
+    for entry in trials:
         asked = {
             thing
-            for thing in each.trial.scene
-            for node in each.trial.rule
+            for thing in entry.trial.scene
+            for node in entry.trial.rule
             for colour, letter in node.selectors
             if colour in (0, thing.colour) and letter in (0, thing.letter)
         }
-        key = (each.level, len(each.trial.rule))
-        levels.setdefault(key, []).append(len(each.trial.scene) - len(asked))
+        key = (entry.level, len(entry.trial.rule))
+        levels.setdefault(key, []).append(len(entry.trial.scene) - len(asked))
     numbers: dict[tuple[str, int], int | None] = {}
     for key, others in levels.items():
         mean = float(np.mean(others))
         nearest = min(USUAL, key=lambda number: abs(number - mean))
         numbers[key] = None if max(others) <= 5 else nearest
-    return [numbers[each.level, len(each.trial.rule)] for each in trials]
+    return [numbers[entry.level, len(entry.trial.rule)] for entry in trials]

@@ -59,12 +59,12 @@ def fit_shares(part: TrialPart) -> Tensor:
     of the questions that the rules ask on the way, true and false, of the last ones the answers.
     """
     counts = np.full((len(OPERATORS) + 1, ANSWERS), 1e-6)
-    for each, outcome in zip(part.trials, part.outcomes, strict=True):
-        rule, path = each.trial.rule, outcome.path
+    for entry, outcome in zip(part.trials, part.outcomes, strict=True):
+        rule, path = entry.trial.rule, outcome.path
         for level, (here, below) in enumerate(pairwise(path)):
             # The first of two branches is that of true.
             counts[rule[here].operator, (below - question_place(level + 1, 0)) % 2] += 1
-        counts[rule[path[-1]].operator, each.trial.answer] += 1
+        counts[rule[path[-1]].operator, entry.trial.answer] += 1
     return torch.from_numpy(counts / counts.sum(1, keepdims=True)).float()
 
 
@@ -117,12 +117,12 @@ def share_of(right: np.ndarray, part: TrialPart, rows: np.ndarray) -> Share | No
 class ReasoningScores:
     """How good the answers to a part are.
 
-    whole: of all trials; levels, operators (of the question that gives the answer), posed: by name;
+    total: of all trials; levels, operators (of the question that gives the answer), posed: by name;
     log_loss: mean; most_common: the accuracy of the most common answer; by_rule: the share of the
     stated answers that the rules give.
     """
 
-    whole: Share
+    total: Share
     levels: Mapping[str, Share]
     operators: Mapping[str, Share]
     posed: Mapping[str, Share]
@@ -138,7 +138,7 @@ class ReasoningScores:
             for group, shares in groups.items()
         }
         return {
-            **self.whole.to_json(),
+            **self.total.to_json(),
             "log_loss": self.log_loss,
             "most_common": self.most_common,
             "answers_by_rule": self.by_rule,
@@ -162,7 +162,7 @@ class ReasoningScores:
             for name, share in self.levels.items()
         )
         return (
-            f"{self.whole.trials:,} trials: {self.whole.accuracy:.3f} right; {levels}; the most "
+            f"{self.total.trials:,} trials: {self.total.accuracy:.3f} right; {levels}; the most "
             f"common answer {self.most_common:.3f}"
         )
 
@@ -187,18 +187,18 @@ def score(part: TrialPart, logits: np.ndarray) -> ReasoningScores:
     right = logits.argmax(1) == part.answers
     last = np.array(
         [
-            each.trial.rule[outcome.path[-1]].operator
-            for each, outcome in zip(part.trials, part.outcomes, strict=True)
+            entry.trial.rule[outcome.path[-1]].operator
+            for entry, outcome in zip(part.trials, part.outcomes, strict=True)
         ]
     )
     clear = np.array([outcome.well_posed for outcome in part.outcomes])
     operators = {name: np.flatnonzero(last == k) for k, name in enumerate(OPERATORS, 1)}
     posed = {"well posed": np.flatnonzero(clear), "ambiguous": np.flatnonzero(~clear)}
-    agree = [each.trial.answer == each.by_rule for each in part.trials]
-    whole = share_of(right, part, np.arange(len(part)))
-    assert whole is not None
+    agree = [entry.trial.answer == entry.by_rule for entry in part.trials]
+    total = share_of(right, part, np.arange(len(part)))
+    assert total is not None
     return ReasoningScores(
-        whole,
+        total,
         _shares(right, part, level_rows(part)),
         _shares(right, part, operators),
         _shares(right, part, posed),

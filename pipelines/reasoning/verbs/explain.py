@@ -103,14 +103,14 @@ def _table(
     told = [answer_words(answer) for answer in logits.argmax(1).tolist()]
     rows, levels = [], part.levels
     for name, weights in attention.items():
-        for row, (each, outcome) in enumerate(zip(part.trials, part.outcomes, strict=True)):
+        for row, (entry, outcome) in enumerate(zip(part.trials, part.outcomes, strict=True)):
             asked, shares = list(outcome.asked), weights[row]
             rows.append(
                 {
-                    "id": each.id,
+                    "id": entry.id,
                     "level": levels[row],
-                    "question": question_words(each.trial.rule),
-                    "answer": answer_words(each.trial.answer),
+                    "question": question_words(entry.trial.rule),
+                    "answer": answer_words(entry.trial.answer),
                     "prediction": told[row],
                     "who_attends": name,
                     "objects": len(shares),

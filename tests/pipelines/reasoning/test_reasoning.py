@@ -61,8 +61,8 @@ def test_the_same_few_trials_are_learnt_by_heart(tmp_path):
     assert losses[-1] < 0.5 < 2 < losses[0]
 
 
-def test_two_minutes_teach_forty_distractors(tmp_path):
-    """A fifth of the default training. In `make test-all`."""
+def test_half_a_minute_teaches_forty_distractors(tmp_path):
+    """A fifth of the default training."""
     trained = pipelines.reasoning.train(
         run=tmp_path / "run", trials=16_000, epochs=5, validation_trials=300, test_trials=200
     )
@@ -210,7 +210,7 @@ def test_published_trials_pass_the_comparison(depth):
     same = published_facts(TrialPart(read_trials("f", lines)), 5)
     assert same is not None
     assert same.p > 0.01
-    assert abs(same.objects - same.made_objects) < 0.2
+    assert abs(same.objects - same.new_objects) < 0.2
 
 
 def test_answers_of_other_kinds_fail_the_comparison():
@@ -249,7 +249,7 @@ def test_scores_are_those_of_counting(run):
     logits[np.arange(300)[right], part.answers[right]] += 20
     told = logits.argmax(1) == part.answers
     scores = score(part, logits)
-    assert scores.whole.accuracy == told.mean()
+    assert scores.total.accuracy == told.mean()
     outcomes = [evaluate(each.trial.rule, each.trial.scene) for each in part.trials]
     clear = np.array([outcome.well_posed for outcome in outcomes])
     assert 0 < clear.sum() < 300
@@ -261,7 +261,7 @@ def test_scores_are_those_of_counting(run):
     assert scores.operators["go"].accuracy == told[goes].mean()
     assert scores.operators["go"].trials == goes.sum()
     assert sum(share.trials for share in scores.operators.values()) == 300
-    low, high = scores.whole.interval
+    low, high = scores.total.interval
     assert low < told.mean() < high < low + 0.13
     assert list(scores.levels) == ["depth 3"]
 
