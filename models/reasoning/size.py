@@ -10,8 +10,8 @@ from .networks import ReasonerName, ReasonerOptions, build_reasoner
 
 
 def parameters_of(name: ReasonerName, options: ReasonerOptions) -> int:
-    """Parameters of a network; nothing is allocated."""
-    with torch.device("meta"):
+    """Parameters of a network; random draws that follow are as without it."""
+    with torch.random.fork_rng(devices=[]):
         network = build_reasoner(name, options)
     return sum(weight.numel() for weight in network.parameters())
 

@@ -97,6 +97,14 @@ def test_networks_of_one_size_differ_by_a_few_percent(name):
         assert abs(count / parameters - 1) < 0.08
 
 
+def test_counting_parameters_draws_nothing():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    width_for("cross", replace(SMALL, attention="moh"), 30_000)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_a_size_that_no_width_gives_is_refused():
     with pytest.raises(ValueError, match=r"has .* parameters at least"):
         width_for("cross", ReasonerOptions(heads=8), 1000)
