@@ -241,6 +241,15 @@ def test_the_blind_floor_is_that_of_the_reference(rules, depth, most, expected):
     assert blind_accuracy(part_of(kind, 2500)) == pytest.approx(expected, abs=0.03)
 
 
+def test_a_few_trials_have_no_floor_of_their_own_answers():
+    """Sixteen answers of `go` are all different: none is known from the others."""
+    kind = TrialKind("repaired")
+    trials = (trial(kind, 1, 4, index) for index in range(2000))
+    answers = {each.answer: each for each in trials if each.rule[0].operator == 2}
+    part = TrialPart([generated(each) for each in list(answers.values())[:16]])
+    assert blind_accuracy(part) == 0.0
+
+
 def test_scores_are_those_of_counting(run):
     part = part_of(TrialKind("official", (3,)), 300)
     generator = np.random.default_rng(0)
