@@ -1,0 +1,1 @@
+"""Language models: plans of their attention over long contexts."""
