@@ -12,7 +12,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,8 +71,8 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
     """
     modules = [part for part in model.modules() if hasattr(part, "num_key_value_groups")]
     modules = [part for part in modules if hasattr(part, "q_proj") and hasattr(part, "layer_idx")]
-    modules.sort(key=lambda part: part.layer_idx)
-    if not modules or [part.layer_idx for part in modules] != list(range(len(modules))):
+    modules.sort(key=layer_of)
+    if not modules or [layer_of(part) for part in modules] != list(range(len(modules))):
         raise ValueError(
             f"{type(model).__name__}: needs one attention module with q_proj in each layer, as "
             "Llama, Qwen, Mistral and Gemma have it"
@@ -81,13 +80,11 @@ def attention_modules(model: nn.Module) -> list[nn.Module]:
     return modules
 
 
-def full_layers(model: PreTrainedModel) -> tuple[bool, ...]:
-    """Which layers read all earlier tokens; the others have a window already."""
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    if kinds is None:
-        return (True,) * config.num_hidden_layers
-    return tuple(kind == "full_attention" for kind in kinds)
+def layer_of(module: nn.Module) -> int:
+    """The number of an attention module's layer, from 0."""
+    layer = module.layer_idx
+    assert isinstance(layer, int)
+    return layer
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float) -> Tensor:
@@ -135,15 +132,15 @@ def _attention(
             raise ValueError(f"attention with {name} cannot be replaced: use another model")
     assert attention_mask is not None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    function: Callable[..., Tensor] = _ACTIVE.get(module, _plain)
-    layer = module.layer_idx
-    assert isinstance(layer, int)
-    out = function(layer, query, key, value, attention_mask, scale)
+    function: Callable[..., Tensor] = _ACTIVE.get(module, plain_attention)
+    out = function(layer_of(module), query, key, value, attention_mask, scale)
     return out.transpose(1, 2).contiguous(), None
 
 
-def _plain(
+def plain_attention(
     layer: int, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float
 ) -> Tensor:
-    """For a model that shares its configuration with the one whose attention is replaced."""
+    """Attention to all that is allowed: what stands for a model that shares its configuration with
+    the one whose attention is replaced.
+    """
     return attend(query, key, value, allowed, scale)
