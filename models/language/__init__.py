@@ -1,1 +1,1 @@
-"""Language models: plans of their attention over long contexts."""
+"""Language models with long contexts: plans of attention, cut caches, how plans are made."""
