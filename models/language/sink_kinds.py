@@ -32,9 +32,7 @@ Kind = Literal["primary", "secondary", "companion", "early", "other"]
 KINDS: tuple[Kind, ...] = ("primary", "secondary", "companion", "early", "other")
 REFERENCES = 3  # the primary sink is one of the first tokens
 LEAST_MASS = 0.05  # of the attention of later tokens, mean over heads
-TIMES_CHANCE = (
-    4.0  # as much as attention to all keys alike would give, and as this many tokens give
-)
+TIMES_CHANCE = 4.0  # times even attention, and the attention of so many tokens
 MASSIVE = 3.0  # times the median norm
 SAME_DIRECTION = 0.9
 SAME_LAYER = 1  # a companion rises at most this many layers after the primary

@@ -98,7 +98,8 @@ class WatchedLayer:
             want=("lse", "column_mass"),
             weights=present.to(torch.float32),
         )
-        assert read.lse is not None and read.column_mass is not None
+        assert read.lse is not None
+        assert read.column_mass is not None
         key = self.key.repeat_interleave(self.query.shape[1] // self.key.shape[1], 1)
         scores = (self.query.float() * key.float()).sum(-1) * self.scale
         can_itself = allowed.diagonal(dim1=1, dim2=2)[:, None]
