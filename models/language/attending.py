@@ -129,7 +129,9 @@ def _inherited(reading: Reading, part: Part) -> tuple[Tensor, Tensor, Tensor | N
     index = columns[..., None].expand(-1, -1, -1, part.keys.shape[-1])
     mask = None
     if sets[0].real is not None:
-        mask = torch.stack([chosen.real for chosen in sets if chosen.real is not None], 1)[:, :, None]
+        mask = torch.stack([chosen.real for chosen in sets if chosen.real is not None], 1)[
+            :, :, None
+        ]
     return part.keys.gather(2, index), part.values.gather(2, index), mask
 
 

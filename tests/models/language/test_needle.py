@@ -162,7 +162,7 @@ def test_the_loss_of_an_answer_is_that_of_its_tokens_and_right_is_what_greedy_de
         assert right.tolist() == [expected] * 3
         for prompt, loss in zip(answer, losses, strict=True):
             begin = len(prompt.ids) - prompt.answer
-            log = model(torch.tensor([prompt.ids])).logits[0].log_softmax(-1)
+            log = model(torch.tensor([prompt.ids])).logits[0].detach().log_softmax(-1)
             steps = [-float(log[i - 1, prompt.ids[i]]) for i in range(begin, len(prompt.ids))]
             assert float(loss) == pytest.approx(sum(steps) / len(steps), abs=1e-4)
 

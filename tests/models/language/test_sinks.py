@@ -191,14 +191,15 @@ def test_figures_of_a_padded_batch_are_those_of_the_plain_formula(kind: str, sid
             others = torch.cat([state[:reference], state[reference + 1 :]]).mean(0)
             centred = torch.cosine_similarity(state - others, (state - others)[reference], dim=-1)
             plain = torch.cosine_similarity(state, state[reference], dim=-1)
-            tolerance = {"atol": 1e-4, "rtol": 1e-4}
-            torch.testing.assert_close(figures.norm[layer], state.norm(dim=-1), **tolerance)
-            torch.testing.assert_close(figures.cosine[layer], plain, **tolerance)
-            torch.testing.assert_close(figures.centred[layer], centred, **tolerance)
+            torch.testing.assert_close(
+                figures.norm[layer], state.norm(dim=-1), atol=1e-4, rtol=1e-4
+            )
+            torch.testing.assert_close(figures.cosine[layer], plain, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(figures.centred[layer], centred, atol=1e-4, rtol=1e-4)
             maps = plain_maps(model, text[None])[layer][0].mean(0)
             first = maps[1 : (figures.later[layer, 0].int() + 1), 0].mean()
-            torch.testing.assert_close(figures.mass[layer, 0], first, **tolerance)
-        torch.testing.assert_close(figures.last_norm, states[-1].norm(dim=-1), **tolerance)
+            torch.testing.assert_close(figures.mass[layer, 0], first, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(figures.last_norm, states[-1].norm(dim=-1), atol=1e-4, rtol=1e-4)
 
 
 def test_what_a_layer_adds_is_what_its_attention_and_its_mlp_add() -> None:
