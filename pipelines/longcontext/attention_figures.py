@@ -40,7 +40,7 @@ def map_of_heads(table: np.ndarray, chosen: Collection[tuple[int, int]]) -> Figu
     return figure
 
 
-def _rectangle(x: float, y: float, width: float, height: float, style: Mapping[str, object]):  # noqa: ANN202
+def _rectangle(x: float, y: float, width: float, height: float, style: Mapping[str, object]):
     from matplotlib.patches import Rectangle
 
     return Rectangle((x, y), width, height, **style)  # pyright: ignore[reportArgumentType]

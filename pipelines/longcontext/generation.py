@@ -63,10 +63,13 @@ def end_tokens(model: PreTrainedModel, coder: Coder) -> frozenset[int]:
 
 
 def write_batch(
-    attached: Attached, coder: Coder, prompts: Sequence[tuple[int, ...]], writing: Writing
+    model: PreTrainedModel,
+    attached: Attached,
+    coder: Coder,
+    prompts: Sequence[tuple[int, ...]],
+    writing: Writing,
 ) -> list[Written]:
     """Answers to prompts of a batch, the most probable token each time."""
-    model = attached.model
     longest = max(map(len, prompts))
     ids = torch.full((len(prompts), longest), writing.pad, dtype=torch.int64)
     mask = torch.zeros(len(prompts), longest, dtype=torch.int64)
@@ -102,6 +105,7 @@ def _until_end(tokens: Sequence[int], writing: Writing) -> list[int]:
 
 
 def write_alone(
+    model: PreTrainedModel,
     attached: Attached,
     coder: Coder,
     prompt: tuple[int, ...],
@@ -118,13 +122,13 @@ def write_alone(
     """
     held = attached.cache() if cache is None else copy.deepcopy(cache)
     generator = writing.generator(number)
-    first = _write(attached.model, held, prompt, writing, generator)
+    first = _write(model, held, prompt, writing, generator)
     count = len(first)
     if not question2.strip():
         return Written(coder.text(first), None, count, held.get_seq_length())
     # The last token of the first answer was written and not read yet.
     asked = (*first[-1:], *coder.code_on(question2))
-    second = _write(attached.model, held, asked, writing, generator)
+    second = _write(model, held, asked, writing, generator)
     count += len(second)
     return Written(coder.text(first), coder.text(second), count, held.get_seq_length())
 

@@ -89,13 +89,13 @@ def _full(fitting: Fitting) -> Plan:
 
 
 def _uniform(fitting: Fitting) -> Plan:
-    """The window that --keep leaves at the longest prompt."""
+    """The window that --share leaves at the longest prompt."""
     options, longest, sink = fitting.options, fitting.spec.longest, fitting.sink
-    window = options.window or int(options.keep * longest) - sink
+    window = options.window or int(options.share * longest) - sink
     if window < 1:
         raise InputError(
-            f"--keep {options.keep:g}: is less than the sink of {sink} of {longest} tokens; give a "
-            "smaller --sink or a larger --keep"
+            f"--share {options.share:g}: is less than the sink of {sink} of {longest} tokens; give a "
+            "smaller --sink or a larger --share"
         )
     return Plan.uniform(fitting.facts, sink=sink, window=window)
 
@@ -117,7 +117,7 @@ def _read(fitting: Fitting) -> Plan:
 
 
 def _needle(fitting: Fitting) -> Plan:
-    """The heads of keys that attend most to what is asked for stay full, as many as --keep lets."""
+    """The heads of keys that attend most to what is asked for stay full, as many as --share lets."""
     prompts = []
     for tokens in fitting.part.tokens:
         try:
@@ -154,19 +154,19 @@ def _needle(fitting: Fitting) -> Plan:
 
 
 def largest_within(fitting: Fitting, with_heads: Callable[[int], Plan]) -> Plan:
-    """The plan with the most full heads that keeps at most --keep of the longest prompt. Raises
+    """The plan with the most full heads that keeps at most --share of the longest prompt. Raises
     InputError where sink and window alone keep more.
     """
-    keep, longest = fitting.options.keep, fitting.spec.longest
+    share, longest = fitting.options.share, fitting.spec.longest
     plan = None
     for count in range(fitting.facts.layers * fitting.facts.kv_heads + 1):
         larger = with_heads(count)
-        if larger.kept(longest) > keep + 1e-9:
+        if larger.kept(longest) > share + 1e-9:
             break
         plan = larger
     if plan is None:
         raise InputError(
-            f"--keep {keep:g}: a sink of {fitting.sink} and a window of {fitting.window} tokens "
+            f"--share {share:g}: a sink of {fitting.sink} and a window of {fitting.window} tokens "
             f"alone keep {with_heads(0).kept(longest):.3f} of {longest} tokens; give smaller ones "
             "or longer prompts"
         )
@@ -178,7 +178,7 @@ def _lychee_learner(
 ) -> LycheeRoles:
     sink = sink_of(options, spec)
     recent = options.window or sink
-    keys = max(int(options.keep * spec.longest), sink + recent)
+    keys = max(int(options.share * spec.longest), sink + recent)
     return LycheeRoles(model, Budget(keys, sink, recent))
 
 

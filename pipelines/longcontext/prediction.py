@@ -35,6 +35,8 @@ from .planned import PlannedModel
 from .spec import LongContextSpec
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from ...models.language.attach import Attached
 
 TABLE, LINE, JSON_LINE, FILE = "table", "line", "json line", "file"
@@ -152,8 +154,9 @@ def predict_prompts(
         if problem := _problem(prompt, coded[place], options, model):
             answers[place] = InputError(problem)
             del coded[place]
-    with torch.no_grad(), attach(model.base, model.plan) as attached:
-        written = _written(attached, coder, prompts, coded, items, options)
+    beyond = options.beyond_positions
+    with torch.no_grad(), attach(model.base, model.plan, beyond=beyond) as attached:
+        written = _written(model.base, attached, coder, prompts, coded, items, options)
     for place, answer in written.items():
         prompt = prompts[place]
         assert isinstance(prompt, Prompt)
@@ -178,6 +181,7 @@ def _problem(
 
 
 def _written(
+    model: PreTrainedModel,
     attached: Attached,
     coder: Coder,
     prompts: Sequence[Prompt | ValueError],
@@ -188,7 +192,7 @@ def _written(
     """Answers by place: in batches of prompts of about the same length, alone where tokens are
     drawn, a second question follows, or a stored cache is asked.
     """
-    ends = end_tokens(attached.model, coder)
+    ends = end_tokens(model, coder)
     writing = Writing(
         options.max_new_tokens,
         options.sample,
@@ -211,6 +215,7 @@ def _written(
             batched.append(place)
             continue
         written[place] = write_alone(
+            model,
             attached,
             coder,
             tokens,
@@ -222,7 +227,7 @@ def _written(
     batched.sort(key=lambda place: len(coded[place]))
     for start in range(0, len(batched), options.batch_size):
         places = batched[start : start + options.batch_size]
-        rows = write_batch(attached, coder, [coded[place] for place in places], writing)
+        rows = write_batch(model, attached, coder, [coded[place] for place in places], writing)
         written.update(zip(places, rows, strict=True))
     return written
 

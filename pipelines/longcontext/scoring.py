@@ -92,7 +92,7 @@ def _score(model: PreTrainedModel, attached: Attached, tokens: Tokens) -> _Row:
     logits = model(input_ids=ids, cache=cache, use_cache=True, logits_to_keep=places).logits[0]
     following = ids[0, places[:-1] + 1]
     text = float(F.cross_entropy(logits[:-1].float(), following)) if len(following) else np.nan
-    held = float(cache_bytes(cache))
+    held = float(cache.bytes())
     if not tokens.answer:
         return _Row(np.nan, np.nan, text, held)
     losses, right, last = [], True, logits[-1]
@@ -110,16 +110,6 @@ def _text_places(length: int, device: torch.device) -> Tensor:
     count = min(TEXT_PLACES, max(0, length - 1))
     places = np.unique(np.linspace(0, length - 2, count).round().astype(int)) if count else []
     return torch.tensor([*places, length - 1], dtype=torch.int64, device=device)
-
-
-def cache_bytes(cache: object) -> int:
-    """Bytes of the keys and values that a cache holds, and of the positions beside them."""
-    size = getattr(cache, "nbytes", None)
-    if isinstance(size, int):
-        return size
-    layers = getattr(cache, "layers", ())
-    tensors = [getattr(layer, name, None) for layer in layers for name in ("keys", "values")]
-    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, Tensor))
 
 
 def beyond_window(plan: Plan, part: PromptPart) -> np.ndarray:
