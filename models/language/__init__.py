@@ -1,0 +1,1 @@
+"""Language models of Hugging Face: what their attention does, and plans that make it cheaper."""
