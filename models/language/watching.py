@@ -100,7 +100,8 @@ class WatchedLayer:
         return mass / divisor, uniform / divisor, self_mass
 
 
-Watcher = Callable[[WatchedLayer], None]
+# Called before the attention of a layer; it may return what the layer's output goes through.
+Watcher = Callable[[WatchedLayer], Callable[[Tensor], Tensor] | None]
 _WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
@@ -178,14 +179,14 @@ def _attend(
     for name, what in REFUSED.items():
         if options.get(name) is not None:
             raise ValueError(f"{type(module).__name__}: has {what}, which cannot be watched")
-    watcher = _WATCHER.get()
+    watcher, changed = _WATCHER.get(), None
     if watcher is not None:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
         layer = getattr(module, "layer_idx", None)
         if not isinstance(layer, int):
             raise ValueError(f"{type(module).__name__}: does not know its layer")
-        watcher(WatchedLayer(layer, query, key, value, attention_mask, scale))
-    return sdpa_attention_forward(
+        changed = watcher(WatchedLayer(layer, query, key, value, attention_mask, scale))
+    output, _ = sdpa_attention_forward(
         module,
         query,
         key,
@@ -194,3 +195,4 @@ def _attend(
         scaling=scaling,
         **options,  # pyright: ignore[reportArgumentType]
     )
+    return (output if changed is None else changed(output)), None
