@@ -1,1 +1,1 @@
-"""Language models of Hugging Face: what their attention does, and plans that make it cheaper."""
+"""Language models with long contexts: plans of attention, cut caches, how plans are made."""
