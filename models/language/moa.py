@@ -28,12 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .attach import attach
 from .facts import ModelFacts
 from .influence import AnsweredPrompt, Rows, answer_losses, check_prompts, influence_blocks
-from .plan import FULL, Plan, Rule
+from .plan import Plan
 from .profile_store import ProfileStore
 from .rule_choice import pareto_choices, total
+from .rules import FULL, Rule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -170,6 +170,8 @@ def loss_under_plan(
     model: PreTrainedModel, plan: Plan, prompts: Sequence[AnsweredPrompt], batch: int = 1
 ) -> float:
     """Mean loss of the answers under a plan, in nats a token."""
+    from .attach import attach
+
     with attach(model, plan):
         parts = [
             answer_losses(model, prompts[start : start + batch])
