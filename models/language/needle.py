@@ -253,8 +253,8 @@ def heads_within(keep: float, facts: ModelFacts, *, sink: int, window: int, leng
     total, least = facts.layers * facts.kv_heads, min(1.0, (sink + window) / length)
     if not least <= keep <= 1:
         raise ValueError(
-            f"a share of {keep:g} of the cache cannot be kept: sink {sink} and window {window} alone "
-            f"are {least:.3f} of {length} tokens"
+            f"a share of {keep:g} of the cache cannot be kept: sink {sink} and window {window} "
+            f"alone are {least:.3f} of {length} tokens"
         )
     if least == 1:
         return total

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,21 @@ if TYPE_CHECKING:
 
 NAME = "headwise_watched"
 REFUSED = {"softcap": "a soft cap of the scores", "s_aux": "sinks that are weights"}
+
+
+class KeyMasses(NamedTuple):
+    """What keys draw, float32 (B, T). Rows of attention sum to 1, so mass times later and itself,
+    summed over the keys, are the number of tokens.
+
+    mass: attention from later tokens, mean over those that may attend to the key and over heads,
+    nan where there is none; uniform: the same if they attended to all their keys alike; later: how
+    many tokens that is; itself: what a token gives to itself, mean over heads.
+    """
+
+    mass: Tensor
+    uniform: Tensor
+    later: Tensor
+    itself: Tensor
 
 
 @dataclass(frozen=True)
@@ -49,8 +64,8 @@ class WatchedLayer:
         if self.mask is not None:
             return self.mask[:, :1]
         queries, keys = self.query.shape[2], self.key.shape[2]
-        every_pair = torch.ones(queries, keys, dtype=torch.bool, device=self.key.device)
-        return every_pair.tril(keys - queries)[None, None]
+        pairs = torch.ones(queries, keys, dtype=torch.bool, device=self.key.device)
+        return pairs.tril(keys - queries)[None, None]
 
     def rows(self, places: Tensor) -> Tensor:
         """Attention of some tokens: places int64 (B, R), other ones in each row of the batch ->
@@ -67,17 +82,13 @@ class WatchedLayer:
         scores = scores.masked_fill(~allowed, -torch.inf)
         return scores.softmax(-1).nan_to_num(0.0)
 
-    def key_masses(self, present: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """How much attention each key draws from later tokens, mean over them and the heads.
-
-        present: bool (B, T), False = padding; without a cache. Returns (mass, uniform, self_mass),
-        float32 (B, T): the mean over the later tokens that may attend to the key, nan where there
-        is none; the same if they attended to all their keys alike; what a token gives to itself,
-        mean over heads. Rows sum to 1: the sum over keys of mass times its later tokens, and of
-        self_mass, is the number of tokens.
+    def key_masses(self, present: Tensor) -> KeyMasses:
+        """How much attention each key draws; present: bool (B, T), False = padding. Without a cache
+        of earlier tokens.
         """
         allowed = self.allowed()[:, 0] & present[:, :, None]
-        counts = allowed.sum(1) - allowed.diagonal(dim1=1, dim2=2).int()  # later tokens of a key
+        later = allowed.float().tril(-1)
+        count = later.sum(1)
         read = attention_stats(
             self.query,
             self.key,
@@ -87,17 +98,16 @@ class WatchedLayer:
             want=("lse", "column_mass"),
             weights=present.to(torch.float32),
         )
-        assert read.lse is not None and read.column_mass is not None
+        assert read.lse is not None
+        assert read.column_mass is not None
         key = self.key.repeat_interleave(self.query.shape[1] // self.key.shape[1], 1)
         scores = (self.query.float() * key.float()).sum(-1) * self.scale
-        self_mass = ((scores - read.lse.float()).exp() * present[:, None]).mean(1)
-        self_mass = self_mass.nan_to_num(0.0, posinf=0.0)
-        mass = (read.column_mass.float().mean(1) - self_mass).clamp(min=0.0)
-        seen_keys = allowed.sum(2, keepdim=True).clamp(min=1)
-        later = allowed.float().tril(-1)
-        uniform = (later / seen_keys).sum(1)
-        divisor = torch.where(counts > 0, counts, torch.nan)
-        return mass / divisor, uniform / divisor, self_mass
+        can_itself = allowed.diagonal(dim1=1, dim2=2)[:, None]
+        itself = torch.where(can_itself, (scores - read.lse.float()).exp(), 0.0).mean(1)
+        total = (read.column_mass.float().mean(1) - itself).clamp(min=0.0)
+        even = (later / allowed.sum(2, keepdim=True).clamp(min=1)).sum(1)
+        divisor = torch.where(count > 0, count, torch.nan)
+        return KeyMasses(total / divisor, even / divisor, count, itself)
 
 
 # Called before the attention of a layer; it may return what the layer's output goes through.
@@ -151,7 +161,9 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def _has_attention(layer: nn.Module) -> bool:
-    return any(hasattr(part, "layer_idx") and hasattr(part, "is_causal") for part in layer.modules())
+    return any(
+        hasattr(part, "layer_idx") and hasattr(part, "is_causal") for part in layer.modules()
+    )
 
 
 def _register() -> None:

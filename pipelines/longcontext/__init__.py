@@ -41,7 +41,7 @@ TASK = Task(
             CompressOptions,
             "headwise.pipelines.longcontext.verbs.compress:compress",
             "read a context once and store its cut cache, on which predict asks many questions",
-        ),
+        )
     },
 )
 

@@ -74,7 +74,7 @@ class LongContextOptions(LadderOptions):
     uniform: what --keep leaves.
     """
     plan: str | None = None
-    """Plan to take as it is, with --method plan: a .json of `export`, MoA's .json, or DuoAttention's
+    """Plan to take as it is (--method plan): a .json of `export`, MoA's .json, or DuoAttention's
     .tsv.
     """
     validation_share: float = 0.25
@@ -148,8 +148,7 @@ class LongContextPredictOptions(PredictOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class CompressOptions:
-    """Read a context once and store its cut cache, on which `predict --cache` asks many questions.
-    """
+    """Read a context once and store its cut cache, on which predict asks many questions."""
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("input",),
