@@ -8,8 +8,8 @@ With A the attention of a head and G = dL/dA, the loss changes to first order by
     E_ij = A_ij / (1 - A_ij) * (sum_n G_in A_in - G_ij)
 
 when query i loses key j and the rest of its row is divided by what is left of it (MoA, arXiv
-2406.14909; the formula is that of its code). Sums over the g query heads of a key head tell what the
-cache loses with that key.
+2406.14909; the formula is that of its code). Sums over the g query heads of a key head tell what
+the cache loses with that key.
 
 Departures: rows may be those that predict the answer only (`rows="answer"`, the default), since a
 cut cache is read by them; the sum may keep its sign; a group is the g consecutive query heads that
@@ -116,7 +116,7 @@ def influence_blocks(
 
 
 class _Measured(torch.autograd.Function):
-    """The output of a layer's attention, unchanged; its gradient adds E of the layer to the sums."""
+    """The output of a layer's attention, as it is; its gradient adds E of the layer to the sums."""
 
     @staticmethod
     def forward(
@@ -135,9 +135,11 @@ class _Measured(torch.autograd.Function):
     def backward(ctx: FunctionCtx, gradient: Tensor):  # pyright: ignore
         layer, chosen, sums, block, signed = ctx.measured  # pyright: ignore
         ctx.measured = None  # pyright: ignore
-        for sample, present in enumerate(chosen):
-            for places in present.nonzero()[:, 0].split(_ROWS):
-                for head, effect in enumerate(_effects(layer, gradient, sample, places)):
+        allowed = layer.allowed().expand(len(chosen), -1, -1, -1)[:, 0]
+        for sample, selected in enumerate(chosen):
+            for places in selected.nonzero()[:, 0].split(_ROWS):
+                effects = _effects(layer, gradient, allowed[sample], sample, places)
+                for head, effect in enumerate(effects):
                     effect = (effect if signed else effect.abs()).sum(0)
                     filled = pad(effect, (0, sums.shape[-1] * block - effect.shape[-1]))
                     columns = filled.unflatten(1, (-1, block)).sum(-1, dtype=sums.dtype)
@@ -146,17 +148,16 @@ class _Measured(torch.autograd.Function):
 
 
 def _effects(
-    layer: WatchedLayer, gradient: Tensor, sample: int, places: Tensor
+    layer: WatchedLayer, gradient: Tensor, allowed: Tensor, sample: int, places: Tensor
 ) -> Iterator[Tensor]:
     """E of some rows of a sample, a key head at a time: float (g, rows, S).
 
-    gradient: of the layer's output, (B, T, H, d').
+    gradient: of the layer's output, (B, T, H, d'); allowed: bool (T, S), of the sample.
     """
     heads, tokens = layer.key.shape[1], int(places[-1]) + 1  # later keys are of no row's sight
     group = layer.query.shape[1] // heads
     real = torch.promote_types(layer.query.dtype, torch.float32)
-    allowed = layer.allowed()
-    allowed = allowed[sample if len(allowed) > 1 else 0, 0, places, :tokens]
+    allowed = allowed[places, :tokens]
     for head in range(heads):
         queries = slice(head * group, (head + 1) * group)
         key = layer.key[sample, head, :tokens].to(real)

@@ -7,13 +7,14 @@ A rule keeps the first `sink` tokens and a window of alpha + beta n tokens at n 
 a head is the influence of the pairs of query and key that it drops. One rule a head is chosen, so
 that the sum of the losses is least and no more than a share `keep` of the cache is held at any of
 the lengths. With several lengths, the loss of one is minimised under bounds on those of the others
-(epsilon-constraint), the choices that no other beats at all lengths are kept (the Pareto front), and
+(epsilon-constraint), the choices that no other beats at all lengths remain (the Pareto front), and
 of these the one is taken whose true loss is least at a length that was not profiled.
 
-Departures from the published code: scipy's solver (HiGHS) in place of Gurobi; a rule is of a head of
-keys, so that memory is freed with grouped queries; no limit of two rules a layer, which only its
+Departures from the published code: scipy's solver (HiGHS) in place of Gurobi; a rule is of a head
+of keys, so that memory is freed with grouped queries; no limit of two rules a layer, which only its
 kernel asks for; no least density, since dropping more than necessary gains nothing; steps of alpha
-are a sixteenth of the longest length in place of 1,024 tokens.
+are a sixteenth of the longest length in place of 1,024 tokens; a query in mid-text has the window
+of the text up to it, as it has while the text is generated.
 """
 
 from __future__ import annotations
@@ -46,14 +47,15 @@ Prompts = Mapping[int, Sequence[AnsweredPrompt]]  # by length in tokens
 class MoaSearch:
     """What a search looks for.
 
-    lengths: in tokens, those that are profiled, multiples of `block`. keep: the share of the model's
-    own cache that may be held at each of the lengths. validation_length: an unseen length by which
-    the plans of the front are compared (None: the plan whose worst length is nearest to its best);
-    bounded: further lengths at which `keep` holds. block, rows, signed: of the profile
+    lengths: in tokens, those that are profiled, multiples of `block`. keep: the share of the
+    model's own cache that may be held at each of the lengths. validation_length: an unseen length
+    by which the plans of the front are compared (None: the plan whose worst length is nearest to
+    its best); bounded: further lengths at which `keep` holds. block, rows, signed: of the profile
     (`influence_blocks`). sink: first tokens that each head keeps. steps: alpha goes by the longest
-    length over this; slopes: betas from 0 to 1. objectives: lengths whose losses are minimised (none:
-    all that are profiled); points: bounds on each loss but one. batch: prompts at once. gap: how far,
-    relatively, a choice may be from the best. Raises ValueError, in a line, for what cannot be.
+    length over this; slopes: betas from 0 to 1. objectives: lengths whose losses are minimised
+    (none: all that are profiled); points: bounds on each loss but one. batch: prompts at once. gap:
+    how far, relatively, a choice may be from the best. Raises ValueError, in a line, for what
+    cannot be.
     """
 
     lengths: tuple[int, ...] = (512, 1024)
@@ -117,8 +119,8 @@ def plan_by_influence(
     prompts: by length, for each length of the search and for its validation length; a prompt may be
     shorter than its length. progress: called after each batch and each plan that is validated.
     store: sums to go on with, saved after each batch (`ProfileStore.resume`); the plan is the same,
-    to the bit, as without a break. Raises ValueError, in a line, for prompts that cannot be used and
-    a `keep` that no choice can meet.
+    to the bit, as without a break. Raises ValueError, in a line, for prompts that cannot be used
+    and a `keep` that no choice can meet.
     """
     wanted_lengths = {*search.lengths, search.validation_length} - {None}
     if missing := sorted(length for length in wanted_lengths if not prompts.get(length)):
@@ -185,22 +187,20 @@ def elastic_rules(search: MoaSearch) -> list[Rule]:
 
     alpha goes from minus the shortest to plus the longest profiled length, beta from 0 to 1. A rule
     is left out if its window is shorter than a token at the shortest of all lengths, or longer than
-    the text at the longest. Of rules that are equal at all lengths the one nearest to a fixed share
-    of the text is taken. A head whose window is the text at every length is full.
+    the text at the longest. Of rules that hold as much at all lengths the one nearest to a fixed
+    share of the text is taken; of those that hold all of it, a full head.
     """
     lengths = search.all_lengths
     step = max(search.lengths) / search.steps
     lowest = -math.floor(min(search.lengths) / step)
-    by_windows: dict[tuple[int, ...], Rule] = {}
+    by_size: dict[tuple[int, ...], Rule] = {lengths: FULL}
     alphas = sorted((step * k for k in range(lowest, search.steps + 1)), key=abs)
     for alpha, beta in itertools.product(alphas, np.linspace(0, 1, search.slopes).tolist()):
         if alpha + beta * lengths[0] < 1 or alpha + beta * lengths[-1] > lengths[-1]:
             continue
         rule = Rule(search.sink, alpha, beta)
-        windows = tuple(map(rule.window, lengths))
-        full = windows == lengths
-        by_windows.setdefault(windows, FULL if full else rule)
-    return list(by_windows.values())
+        by_size.setdefault(tuple(map(rule.keeps, lengths)), rule)
+    return list(by_size.values())
 
 
 def rule_losses(blocks: Tensor, rules: Sequence[Rule], length: int) -> np.ndarray:
@@ -308,9 +308,7 @@ def _plan(store: ProfileStore, search: MoaSearch, chosen: Sequence[Rule]) -> Pla
     )
 
 
-def _chosen(
-    front: Sequence[Candidate], measured: Sequence[float], search: MoaSearch
-) -> Plan:
+def _chosen(front: Sequence[Candidate], measured: Sequence[float], search: MoaSearch) -> Plan:
     """The plan of a front: by its measured loss, or else by its expected ones."""
     if measured:
         place = int(np.argmin(measured))
@@ -328,9 +326,7 @@ def _chosen(
     plan = front[place].plan
     facts = {"front": entries, "chosen": place, "validation_length": search.validation_length}
     return replace(
-        plan,
-        fitted_on={**plan.fitted_on, **facts},
-        checked_to=search.validation_length or 0,
+        plan, fitted_on={**plan.fitted_on, **facts}, checked_to=search.validation_length or 0
     )
 
 

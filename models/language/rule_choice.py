@@ -24,14 +24,14 @@ def least_loss(
     """The rule of each head, int64 (h,), that makes the sum of `losses` (h, r) least.
 
     sizes: (c, r), what a rule takes of each budget; the sum over heads is at most budgets (c,).
-    ceilings: further losses (h, r), each with the largest sum allowed. gap: how far, relatively, the
-    sum may be from the least. None where no choice meets all bounds.
+    ceilings: further losses (h, r), each with the largest sum allowed. gap: how far, relatively,
+    the sum may be from the least. None where no choice meets all bounds.
     """
     heads, rules = losses.shape
     chooses = sparse.kron(sparse.eye_array(heads), np.ones((1, rules)), format="csr")
     constraints = [
         LinearConstraint(chooses, 1, 1),
-        LinearConstraint(np.tile(sizes, heads), -np.inf, budgets),
+        LinearConstraint(np.tile(sizes, heads), -np.inf, budgets),  # pyright: ignore
     ]
     for other, limit in ceilings:
         scale = _scale(other)

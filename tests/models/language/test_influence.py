@@ -6,35 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+from watched_models import tiny
 
-transformers = pytest.importorskip("transformers")
-
-from headwise.models.language.influence import (  # noqa: E402
+from headwise.models.language.influence import (
     AnsweredPrompt,
     answer_losses,
     influence,
     influence_blocks,
 )
 
-TINY = {
-    "vocab_size": 40,
-    "hidden_size": 24,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 64,
-    "initializer_range": 0.4,
-}
 
-
-def tiny(kind: str = "Llama", **changes: object):
-    torch.manual_seed(0)
-    config = getattr(transformers, f"{kind}Config")(**TINY | changes)
-    config._attn_implementation = "sdpa"
-    model = transformers.AutoModelForCausalLM.from_config(config)
-    return model.double().eval().requires_grad_(False)
+def exact(kind: str = "llama", **options: object):
+    """A tiny model in double precision."""
+    return tiny(kind, 2, **options).double().requires_grad_(False)
 
 
 def prompt(tokens: int, answer: int, seed: int = 0) -> AnsweredPrompt:
@@ -85,7 +69,9 @@ def plain_influence(model, tokens: Tensor, answer: Tensor) -> Tensor:
         plain_loss(model, tokens, answer, keep).backward()
     effects = []
     for layer in sorted(maps):
-        attention, slope = maps[layer].detach()[0], maps[layer].grad[0]
+        attention, slope = maps[layer].detach()[0], maps[layer].grad
+        assert slope is not None
+        slope = slope[0]
         mean = (attention * slope).sum(-1, keepdim=True)
         effects.append(attention / (1 - attention) * (mean - slope))
     return torch.stack(effects).nan_to_num(0.0)
@@ -135,12 +121,12 @@ def test_a_key_that_has_all_of_a_row_counts_as_its_product() -> None:
     assert influence(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 5.0]])).tolist() == [[-3, 0]]
 
 
-@pytest.mark.parametrize("kind", ["Llama", "Qwen3", "Mistral"])
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral"])
 @pytest.mark.parametrize("rows", ["answer", "all"])
 @pytest.mark.parametrize("signed", [True, False])
 def test_block_sums_are_those_of_the_formula_from_whole_maps(kind, rows, signed) -> None:
-    changes = {"sliding_window": 6} if kind == "Mistral" else {}
-    model, sample = tiny(kind, **changes), prompt(14, 3)
+    options = {"sliding_window": 6} if kind == "mistral" else {}
+    model, sample = exact(kind, **options), prompt(14, 3)
     effect = plain_influence(model, *sample)
     if rows == "answer":
         effect[:, :, :10] = effect[:, :, 13:] = 0
@@ -150,7 +136,7 @@ def test_block_sums_are_those_of_the_formula_from_whole_maps(kind, rows, signed)
 
 
 def test_the_loss_of_a_model_changes_along_an_effect() -> None:
-    model, (tokens, answer) = tiny(), prompt(10, 2)
+    model, (tokens, answer) = exact(), prompt(10, 2)
     sums = influence_blocks(model, [AnsweredPrompt(tokens, answer)], 10, block=1, signed=True)
     step = 1e-3
     for layer, head in itertools.product(range(2), repeat=2):
@@ -172,7 +158,7 @@ def test_the_loss_of_a_model_changes_along_an_effect() -> None:
 
 
 def test_a_batch_with_padding_is_the_sum_of_its_prompts() -> None:
-    model, prompts = tiny("Qwen3"), [prompt(16, 3), prompt(9, 2, 1), prompt(5, 1, 2)]
+    model, prompts = exact("qwen3"), [prompt(16, 3), prompt(9, 2, 1), prompt(5, 1, 2)]
     for rows in ("answer", "all"):
         together = influence_blocks(model, prompts, 16, block=4, rows=rows)
         alone = sum(influence_blocks(model, [p], 16, block=4, rows=rows) for p in prompts)
@@ -182,7 +168,7 @@ def test_a_batch_with_padding_is_the_sum_of_its_prompts() -> None:
 
 
 def test_rows_of_a_map_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, sample = tiny(), prompt(16, 3)
+    model, sample = exact(), prompt(16, 3)
     expected = influence_blocks(model, [sample], 16, block=4, rows="all")
     monkeypatch.setattr("headwise.models.language.influence._ROWS", 3)
     parts = influence_blocks(model, [sample], 16, block=4, rows="all")
@@ -190,25 +176,25 @@ def test_rows_of_a_map_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_model_with_windows_has_no_effect_beyond_them() -> None:
-    model = tiny("Gemma3Text", layer_types=["sliding_attention", "full_attention"], sliding_window=4)
-    sums = influence_blocks(model, [prompt(16, 2)], 16, block=2)
-    assert sums[0, :, 7, :5].abs().max() == 0
-    assert sums[1, :, 7, :5].min() > 0
+    sums = influence_blocks(tiny("gemma3"), [prompt(24, 2)], 24, block=2)
+    assert sums[:2, :, 11, :7].abs().max() == 0  # a window of 8
+    assert sums[:2, :, 11, 9:].min() > 0
+    assert sums[2, :, 11].min() > 0
 
 
 def test_permuted_heads_have_permuted_effects() -> None:
-    model, swapped, sample = tiny(), tiny(), prompt(12, 2)
+    model, swapped, sample = exact(), exact(), prompt(12, 2)
     for layer in swapped.model.layers:
         attention = layer.self_attn
-        for part, size in ((attention.q_proj, 16), (attention.k_proj, 8), (attention.v_proj, 8)):
+        for part, size in ((attention.q_proj, 32), (attention.k_proj, 16), (attention.v_proj, 16)):
             part.weight.copy_(part.weight.roll(size, 0))
-        attention.o_proj.weight.copy_(attention.o_proj.weight.roll(16, 1))
+        attention.o_proj.weight.copy_(attention.o_proj.weight.roll(32, 1))
     plain, moved = (influence_blocks(m, [sample], 12, block=4) for m in (model, swapped))
     torch.testing.assert_close(moved, plain.flip(1))
 
 
 def test_a_model_is_as_before() -> None:
-    model, sample = tiny().requires_grad_(True).train(), prompt(12, 2)
+    model, sample = exact().requires_grad_(True).train(), prompt(12, 2)
     influence_blocks(model, [sample], 12, block=4)
     assert model.training
     assert model.config._attn_implementation == "sdpa"
@@ -226,10 +212,10 @@ def test_a_model_is_as_before() -> None:
 )
 def test_a_prompt_without_a_loss_is_refused_in_one_line(sample, words) -> None:
     with pytest.raises(ValueError, match=words) as caught:
-        influence_blocks(tiny(), [sample], 16)
+        influence_blocks(exact(), [sample], 16)
     assert "\n" not in str(caught.value)
 
 
 def test_a_length_that_blocks_do_not_fill_is_refused() -> None:
     with pytest.raises(ValueError, match="multiple of the block"):
-        influence_blocks(tiny(), [prompt(8, 2)], 17)
+        influence_blocks(exact(), [prompt(8, 2)], 17)

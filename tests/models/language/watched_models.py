@@ -9,6 +9,8 @@ from transformers import (
     Gemma3TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     PreTrainedModel,
     Qwen3Config,
     Qwen3ForCausalLM,
@@ -30,13 +32,17 @@ SHAPE = {
 
 
 def tiny(kind: str = "llama", layers: int = 3, **options: object) -> PreTrainedModel:
-    """A model of a kind: llama, qwen3, or gemma3 with a window of 8 in all layers but each third."""
+    """A model of a kind: llama, qwen3, mistral, or gemma3 with a window of 8 in all layers but each
+    third.
+    """
     torch.manual_seed(0)
     shape = {**SHAPE, "num_hidden_layers": layers, **options}
     if kind == "llama":
         model = LlamaForCausalLM(LlamaConfig(**shape))
     elif kind == "qwen3":
         model = Qwen3ForCausalLM(Qwen3Config(**shape))
+    elif kind == "mistral":
+        model = MistralForCausalLM(MistralConfig(**shape))
     else:
         types = ["full_attention" if i % 3 == 2 else "sliding_attention" for i in range(layers)]
         config = Gemma3TextConfig(**shape, sliding_window=8, layer_types=types)
