@@ -33,7 +33,9 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 
-from .watching import WatchedLayer, watched
+from .facts import ModelFacts
+from .replaced import attend, replaced_attention
+from .watching import WatchedLayer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -93,18 +95,21 @@ def influence_blocks(
     tokens, present, answer = padded(prompts, model.device)
     chosen = predicting(answer) if rows == "answer" else present.clone()
     chosen[:, 0] = False  # its only key is itself, which all rules keep
-    config, blocks = model.config.get_text_config(), length // block
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    facts, blocks = ModelFacts.of(model), length // block
     sums = torch.zeros(
-        config.num_hidden_layers, heads, blocks, blocks, dtype=torch.float64, device=model.device
+        facts.layers, facts.kv_heads, blocks, blocks, dtype=torch.float64, device=model.device
     )
     visited: set[int] = set()
 
-    def watch(layer: WatchedLayer):
-        visited.add(layer.layer)
-        return lambda output: _Measured.apply(output, layer, chosen, sums, block, signed)
+    def attention(
+        layer: int, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float
+    ) -> Tensor:
+        visited.add(layer)
+        output = attend(query, key, value, allowed, scale)
+        measured = WatchedLayer(layer, query, key, value, allowed, scale)
+        return _Measured.apply(output, measured, chosen, sums, block, signed)
 
-    with torch.enable_grad(), _evaluation(model), watched(model, watch):
+    with torch.enable_grad(), _evaluation(model), replaced_attention(model, attention):
         losses, embedded = _answer_losses(model, tokens, present, answer)
     if len(visited) < len(sums):
         raise ValueError(
@@ -135,7 +140,7 @@ class _Measured(torch.autograd.Function):
     def backward(ctx: FunctionCtx, gradient: Tensor):  # pyright: ignore
         layer, chosen, sums, block, signed = ctx.measured  # pyright: ignore
         ctx.measured = None  # pyright: ignore
-        allowed = layer.allowed().expand(len(chosen), -1, -1, -1)[:, 0]
+        allowed = layer.allowed.expand(len(chosen), -1, -1, -1)[:, 0]
         for sample, selected in enumerate(chosen):
             for places in selected.nonzero()[:, 0].split(_ROWS):
                 effects = _effects(layer, gradient, allowed[sample], sample, places)
@@ -152,7 +157,7 @@ def _effects(
 ) -> Iterator[Tensor]:
     """E of some rows of a sample, a key head at a time: float (g, rows, S).
 
-    gradient: of the layer's output, (B, T, H, d'); allowed: bool (T, S), of the sample.
+    gradient: of the layer's output, (B, H, T, d'); allowed: bool (T, S), of the sample.
     """
     heads, tokens = layer.key.shape[1], int(places[-1]) + 1  # later keys are of no row's sight
     group = layer.query.shape[1] // heads
@@ -164,7 +169,7 @@ def _effects(
         value = layer.value[sample, head, :tokens].to(real)
         scores = layer.query[sample, queries, places].to(real) @ key.mT * layer.scale
         attention = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
-        slope = gradient[sample, places, queries].transpose(0, 1).to(real) @ value.mT
+        slope = gradient[sample, queries, places].to(real) @ value.mT
         yield influence(attention, slope)
 
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from watched_models import tiny
 
 from headwise.models.language.influence import (
     AnsweredPrompt,
@@ -14,15 +13,16 @@ from headwise.models.language.influence import (
     influence,
     influence_blocks,
 )
+from headwise.tests.models.language.tiny_models import WORDS, tiny_model
 
 
 def exact(kind: str = "llama", **options: object):
     """A tiny model in double precision."""
-    return tiny(kind, 2, **options).double().requires_grad_(False)
+    return tiny_model(kind, num_hidden_layers=2, **options).double().requires_grad_(False)
 
 
 def prompt(tokens: int, answer: int, seed: int = 0) -> AnsweredPrompt:
-    values = torch.randint(40, (tokens,), generator=torch.Generator().manual_seed(seed))
+    values = torch.randint(WORDS, (tokens,), generator=torch.Generator().manual_seed(seed))
     return AnsweredPrompt(values, torch.arange(tokens) >= tokens - answer)
 
 
@@ -176,7 +176,7 @@ def test_rows_of_a_map_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_model_with_windows_has_no_effect_beyond_them() -> None:
-    sums = influence_blocks(tiny("gemma3"), [prompt(24, 2)], 24, block=2)
+    sums = influence_blocks(tiny_model("gemma3"), [prompt(24, 2)], 24, block=2)
     assert sums[:2, :, 11, :7].abs().max() == 0  # a window of 8
     assert sums[:2, :, 11, 9:].min() > 0
     assert sums[2, :, 11].min() > 0

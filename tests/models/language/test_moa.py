@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from watched_models import tiny
 
 from headwise.models.language.facts import ModelFacts
 from headwise.models.language.influence import AnsweredPrompt, answer_losses
@@ -24,12 +23,13 @@ from headwise.models.language.moa import (
 from headwise.models.language.plan import Plan
 from headwise.models.language.profile_store import ProfileStore
 from headwise.models.language.rules import FULL, Rule
+from headwise.tests.models.language.tiny_models import WORDS, tiny_model
 
 SEARCH = MoaSearch(lengths=(16, 32), keep=0.5, block=4, sink=2, steps=8, validation_length=24)
 
 
 def prompts(tokens: int, count: int, answer: int = 3) -> list[AnsweredPrompt]:
-    draws = torch.randint(40, (count, tokens), generator=torch.Generator().manual_seed(tokens))
+    draws = torch.randint(WORDS, (count, tokens), generator=torch.Generator().manual_seed(tokens))
     return [AnsweredPrompt(row, torch.arange(tokens) >= tokens - answer) for row in draws]
 
 
@@ -119,7 +119,7 @@ def test_with_one_length_a_window_is_a_share_of_the_text_if_it_can_be() -> None:
 @pytest.mark.parametrize("keep", [0.25, 0.4, 0.5, 0.9])
 def test_no_plan_of_a_front_holds_more_than_it_may(keep: float) -> None:
     search = MoaSearch(lengths=(16, 32), keep=keep, block=4, sink=2, steps=8, bounded=(48, 64))
-    facts = ModelFacts.of(tiny(layers=6))
+    facts = ModelFacts.of(tiny_model("llama", num_hidden_layers=6))
     front = front_of_plans(filled_store(facts), search)
     for plan, _ in front:
         for length in (16, 32, 48, 64):
@@ -129,7 +129,7 @@ def test_no_plan_of_a_front_holds_more_than_it_may(keep: float) -> None:
 
 
 def test_layers_with_a_window_of_their_own_are_left_alone_and_count() -> None:
-    facts = ModelFacts.of(tiny("gemma3"))  # the third layer of three is full
+    facts = ModelFacts.of(tiny_model("gemma3"))  # the third layer of three is full
     search = MoaSearch(lengths=(16, 32), keep=0.8, block=4, sink=2, steps=8)
     for plan, _ in front_of_plans(filled_store(facts), search):
         assert all(rule.full for layer in (0, 1) for rule in plan.rules(layer))
@@ -141,7 +141,7 @@ def test_layers_with_a_window_of_their_own_are_left_alone_and_count() -> None:
 
 
 def test_permuted_heads_have_permuted_rules() -> None:
-    facts = ModelFacts.of(tiny(layers=3))
+    facts = ModelFacts.of(tiny_model("llama", num_hidden_layers=3))
     search = MoaSearch(lengths=(16, 32), keep=0.5, block=4, sink=2, steps=8, gap=0)
     plain = filled_store(facts)
     swapped = ProfileStore(facts, block=4)
@@ -153,8 +153,8 @@ def test_permuted_heads_have_permuted_rules() -> None:
 
 
 def test_heads_that_agree_within_a_group_have_the_plan_of_their_key_head() -> None:
-    grouped = ModelFacts.of(tiny(layers=2))
-    single = ModelFacts.of(tiny(layers=2, num_key_value_heads=4))
+    grouped = ModelFacts.of(tiny_model("llama", num_hidden_layers=2))
+    single = ModelFacts.of(tiny_model("llama", num_hidden_layers=2, num_key_value_heads=4))
     store, copied = filled_store(grouped, lengths=(32,)), ProfileStore(single, block=4)
     copied.add(32, prompts(32, 1), store.sums[32].repeat_interleave(2, 1) / 2)
     for keep in (0.5, 0.625):
@@ -170,7 +170,7 @@ def test_a_bound_that_cannot_be_met_is_refused_in_one_line_before_any_work() -> 
     def explode(*_: object) -> None:
         raise AssertionError("the model was run")
 
-    model = tiny(layers=2)
+    model = tiny_model("llama", num_hidden_layers=2)
     model.register_forward_pre_hook(explode)
     search = MoaSearch(lengths=(16, 32), keep=0.1, block=4, sink=2, steps=8)
     with pytest.raises(ValueError, match=r"keep 0\.1: cannot be met at 16 tokens") as caught:
@@ -198,11 +198,11 @@ def test_a_search_that_cannot_be_is_refused(changes: dict[str, object], words: s
 
 def test_prompts_that_the_search_asks_for_must_be_there() -> None:
     with pytest.raises(ValueError, match="no prompts of 24 tokens"):
-        plan_by_influence(tiny(layers=2), {16: PROMPTS[16], 32: PROMPTS[32]}, SEARCH)
+        plan_by_influence(tiny_model("llama", num_hidden_layers=2), {16: PROMPTS[16], 32: PROMPTS[32]}, SEARCH)
 
 
 def test_the_plan_is_the_one_of_the_front_with_the_least_true_loss() -> None:
-    model, lines = tiny(layers=2), []
+    model, lines = tiny_model("llama", num_hidden_layers=2), []
     plan = plan_by_influence(model, PROMPTS, SEARCH, lambda *line: lines.append(line))
     front = plan.fitted_on["front"]
     assert isinstance(front, list)
@@ -218,7 +218,7 @@ def test_the_plan_is_the_one_of_the_front_with_the_least_true_loss() -> None:
 
 
 def test_the_loss_under_a_plan_that_cuts_nothing_is_the_model_s() -> None:
-    model = tiny(layers=2)
+    model = tiny_model("llama", num_hidden_layers=2)
     expected = answer_losses(model, PROMPTS[24]).double().mean()
     full = loss_under_plan(model, Plan.full(ModelFacts.of(model)), PROMPTS[24], batch=2)
     assert full == pytest.approx(float(expected))
@@ -226,7 +226,7 @@ def test_the_loss_under_a_plan_that_cuts_nothing_is_the_model_s() -> None:
 
 def test_without_validation_no_length_of_the_plan_is_far_from_its_best() -> None:
     plan = plan_by_influence(
-        tiny(layers=2), PROMPTS, MoaSearch(lengths=(16, 32), keep=0.5, block=4, sink=2, steps=8)
+        tiny_model("llama", num_hidden_layers=2), PROMPTS, MoaSearch(lengths=(16, 32), keep=0.5, block=4, sink=2, steps=8)
     )
     front = plan.fitted_on["front"]
     assert isinstance(front, list)
@@ -242,7 +242,7 @@ class Killed(Exception):
 
 
 def test_a_profile_goes_on_after_a_kill_to_the_same_plan(tmp_path) -> None:
-    model, path = tiny(layers=2), tmp_path / "profile.safetensors"
+    model, path = tiny_model("llama", num_hidden_layers=2), tmp_path / "profile.safetensors"
     facts, whole_profile = ModelFacts.of(model), ProfileStore(ModelFacts.of(model), block=4)
     profile_prompts(model, PROMPTS, SEARCH, whole_profile)
 
@@ -266,7 +266,7 @@ def test_a_profile_goes_on_after_a_kill_to_the_same_plan(tmp_path) -> None:
 
 
 def test_sums_of_other_prompts_settings_or_models_are_refused(tmp_path) -> None:
-    model, path = tiny(layers=2), tmp_path / "profile.safetensors"
+    model, path = tiny_model("llama", num_hidden_layers=2), tmp_path / "profile.safetensors"
     facts = ModelFacts.of(model)
     store = ProfileStore.resume(path, facts, block=4)
     store.add(16, PROMPTS[16][:2], torch.zeros(2, 2, 4, 4))
@@ -281,7 +281,7 @@ def test_sums_of_other_prompts_settings_or_models_are_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match="rows answer, not all"):
         ProfileStore.resume(path, facts, block=4, rows="all")
     with pytest.raises(ValueError, match="model"):
-        ProfileStore.resume(path, ModelFacts.of(tiny(layers=3)), block=4)
+        ProfileStore.resume(path, ModelFacts.of(tiny_model("llama", num_hidden_layers=3)), block=4)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickle", b"{}" * 40])
@@ -289,7 +289,7 @@ def test_a_file_that_is_no_profile_is_refused_in_one_line(tmp_path, content: byt
     path = tmp_path / "profile.safetensors"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="profile of influence") as caught:
-        ProfileStore.resume(path, ModelFacts.of(tiny(layers=2)))
+        ProfileStore.resume(path, ModelFacts.of(tiny_model("llama", num_hidden_layers=2)))
     assert "\n" not in str(caught.value)
 
 
@@ -298,7 +298,7 @@ def test_weights_are_no_profile(tmp_path) -> None:
 
     save_file({"weight": Tensor([1.0])}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="is no profile of influence"):
-        ProfileStore.resume(tmp_path / "model.safetensors", ModelFacts.of(tiny(layers=2)))
+        ProfileStore.resume(tmp_path / "model.safetensors", ModelFacts.of(tiny_model("llama", num_hidden_layers=2)))
 
 
 def test_prompts_of_any_length_are_grouped_by_length() -> None:
