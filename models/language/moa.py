@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .attach import attach
 from .facts import ModelFacts
 from .influence import AnsweredPrompt, Rows, answer_losses, check_prompts, influence_blocks
 from .plan import Plan
@@ -172,8 +173,6 @@ def loss_under_plan(
     model: PreTrainedModel, plan: Plan, prompts: Sequence[AnsweredPrompt], batch: int = 1
 ) -> float:
     """Mean loss of the answers under a plan, in nats a token."""
-    from .attach import attach
-
     with attach(model, plan):
         parts = [
             answer_losses(model, prompts[start : start + batch])

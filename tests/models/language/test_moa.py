@@ -129,15 +129,15 @@ def test_no_plan_of_a_front_holds_more_than_it_may(keep: float) -> None:
 
 
 def test_layers_with_a_window_of_their_own_are_left_alone_and_count() -> None:
-    facts = ModelFacts.of(tiny_model("gemma3"))  # the third layer of three is full
+    facts = ModelFacts.of(tiny_model("gemma3"))  # the first layer of three has a window
     search = MoaSearch(lengths=(16, 32), keep=0.8, block=4, sink=2, steps=8)
     for plan, _ in front_of_plans(filled_store(facts), search):
-        assert all(rule.full for layer in (0, 1) for rule in plan.rules(layer))
-        assert not all(rule.full for rule in plan.rules(2))
+        assert all(rule.full for rule in plan.rules(0))
+        assert not all(rule.full for layer in (1, 2) for rule in plan.rules(layer))
         assert 0.7 < plan.kept(16) <= 0.8
         assert plan.kept(32) <= 0.8
     with pytest.raises(ValueError, match="a window of their own"):
-        front_of_plans(filled_store(facts), replace(search, keep=0.5))
+        front_of_plans(filled_store(facts), replace(search, keep=0.3))
 
 
 def test_permuted_heads_have_permuted_rules() -> None:
@@ -154,16 +154,17 @@ def test_permuted_heads_have_permuted_rules() -> None:
 
 def test_heads_that_agree_within_a_group_have_the_plan_of_their_key_head() -> None:
     grouped = ModelFacts.of(tiny_model("llama", num_hidden_layers=2))
-    single = ModelFacts.of(tiny_model("llama", num_hidden_layers=2, num_key_value_heads=4))
+    single = ModelFacts.of(tiny_model("llama", num_hidden_layers=2, num_key_value_heads=6))
     store, copied = filled_store(grouped, lengths=(32,)), ProfileStore(single, block=4)
     copied.add(32, prompts(32, 1), store.sums[32].repeat_interleave(2, 1) / 2)
-    for keep in (0.5, 0.625):
+    for keep in (0.4, 0.5, 0.625):
         search = MoaSearch(lengths=(32,), keep=keep, block=4, sink=2, steps=8, gap=0)
         by_group, by_head = (front_of_plans(profile, search)[0] for profile in (store, copied))
-        # At .5 a group's budget does not come out even, and single heads can share the rest.
+        # Where a group's budget does not come out even, single heads can share the rest.
         assert by_head.losses[32] <= by_group.losses[32] + 1e-9
-        spans = by_group.plan.spans(32).repeat_interleave(2, 1)
-        assert (by_head.plan.spans(32) == spans).all() == (keep == 0.625)
+        if keep == 0.5:
+            spans = by_group.plan.spans(32).repeat_interleave(2, 1)
+            assert torch.equal(by_head.plan.spans(32), spans)
 
 
 def test_a_bound_that_cannot_be_met_is_refused_in_one_line_before_any_work() -> None:
@@ -198,7 +199,9 @@ def test_a_search_that_cannot_be_is_refused(changes: dict[str, object], words: s
 
 def test_prompts_that_the_search_asks_for_must_be_there() -> None:
     with pytest.raises(ValueError, match="no prompts of 24 tokens"):
-        plan_by_influence(tiny_model("llama", num_hidden_layers=2), {16: PROMPTS[16], 32: PROMPTS[32]}, SEARCH)
+        plan_by_influence(
+            tiny_model("llama", num_hidden_layers=2), {16: PROMPTS[16], 32: PROMPTS[32]}, SEARCH
+        )
 
 
 def test_the_plan_is_the_one_of_the_front_with_the_least_true_loss() -> None:
@@ -226,7 +229,9 @@ def test_the_loss_under_a_plan_that_cuts_nothing_is_the_model_s() -> None:
 
 def test_without_validation_no_length_of_the_plan_is_far_from_its_best() -> None:
     plan = plan_by_influence(
-        tiny_model("llama", num_hidden_layers=2), PROMPTS, MoaSearch(lengths=(16, 32), keep=0.5, block=4, sink=2, steps=8)
+        tiny_model("llama", num_hidden_layers=2),
+        PROMPTS,
+        MoaSearch(lengths=(16, 32), keep=0.5, block=4, sink=2, steps=8),
     )
     front = plan.fitted_on["front"]
     assert isinstance(front, list)
@@ -269,7 +274,7 @@ def test_sums_of_other_prompts_settings_or_models_are_refused(tmp_path) -> None:
     model, path = tiny_model("llama", num_hidden_layers=2), tmp_path / "profile.safetensors"
     facts = ModelFacts.of(model)
     store = ProfileStore.resume(path, facts, block=4)
-    store.add(16, PROMPTS[16][:2], torch.zeros(2, 2, 4, 4))
+    store.add(16, PROMPTS[16][:2], torch.zeros(2, 3, 4, 4))
     store.save()
     again = ProfileStore.resume(path, facts, block=4)
     assert [len(prompt.tokens) for prompt in again.remaining(16, PROMPTS[16])] == [16]
@@ -298,7 +303,9 @@ def test_weights_are_no_profile(tmp_path) -> None:
 
     save_file({"weight": Tensor([1.0])}, tmp_path / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="is no profile of influence"):
-        ProfileStore.resume(tmp_path / "model.safetensors", ModelFacts.of(tiny_model("llama", num_hidden_layers=2)))
+        ProfileStore.resume(
+            tmp_path / "model.safetensors", ModelFacts.of(tiny_model("llama", num_hidden_layers=2))
+        )
 
 
 def test_prompts_of_any_length_are_grouped_by_length() -> None:
