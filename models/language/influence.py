@@ -52,6 +52,12 @@ class AnsweredPrompt(NamedTuple):
     tokens: Tensor
     answer: Tensor
 
+    @classmethod
+    def of(cls, prompt: Sequence[int], answer: Sequence[int]) -> AnsweredPrompt:
+        """Tokens of a prompt and of its answer, which follows."""
+        tokens = torch.tensor([*prompt, *answer], dtype=torch.int64)
+        return cls(tokens, torch.arange(len(tokens)) >= len(prompt))
+
 
 def influence(attention: Tensor, gradient: Tensor) -> Tensor:
     """E of rows of attention (..., S) and dL/dA of the same shape: (..., S).

@@ -332,13 +332,16 @@ def _chosen(front: Sequence[Candidate], measured: Sequence[float], search: MoaSe
 def grouped_by_length(
     prompts: Sequence[AnsweredPrompt], block: int = 16, groups: int = 2
 ) -> dict[int, list[AnsweredPrompt]]:
-    """Prompts of any lengths in groups of equal size, by the length of each group's longest prompt,
-    rounded up to blocks: what a search needs from a user's own prompts.
+    """Prompts of any lengths by length, as a search needs them: at most `groups` of equal size,
+    each under the length of its longest prompt, rounded up to blocks. Groups whose lengths differ
+    by less than half are one, since they would say nothing of how windows should grow.
     """
     check_prompts(prompts)
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place].tokens))
     grouped: dict[int, list[AnsweredPrompt]] = {}
     for part in np.array_split(order, min(groups, len(order))):
-        longest = len(prompts[part[-1]].tokens)
-        grouped.setdefault(-(-longest // block) * block, []).extend(prompts[p] for p in part)
+        longest = -(-len(prompts[part[-1]].tokens) // block) * block
+        alike = [length for length in grouped if longest < 1.5 * length]
+        earlier = [prompt for length in alike for prompt in grouped.pop(length)]
+        grouped[longest] = [*earlier, *(prompts[place] for place in part)]
     return grouped

@@ -316,3 +316,7 @@ def test_prompts_of_any_length_are_grouped_by_length() -> None:
         32: [17, 30],
     }
     assert grouped_by_length(mixed[:1], block=8).keys() == {32}
+    alike = grouped_by_length([prompts(tokens, 1)[0] for tokens in (25, 30, 27, 33)], block=8)
+    assert {n: [len(p.tokens) for p in group] for n, group in alike.items()} == {
+        40: [25, 27, 30, 33]
+    }
