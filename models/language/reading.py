@@ -40,7 +40,9 @@ class Reading:
     chosen: dict[int, Chosen] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, batch: int, past: int, new: int, real: Tensor | None, device: torch.device) -> Reading:
+    def of(
+        cls, batch: int, past: int, new: int, real: Tensor | None, device: torch.device
+    ) -> Reading:
         """From the mask of all tokens so far, (B, past + new), or None where all are real."""
         total = past + new
         if real is None:
@@ -87,8 +89,8 @@ def read_mask(
     """Rows, new tokens, mask of all tokens so far (None without padding) and device of a call.
 
     arguments: those of the model's forward method; past: tokens before; remembered: the mask of
-    these, bool (B, past), where a cache knows it. Raises ValueError, in one line, for a mask that says anything but
-    which tokens are padding, or contradicts what was read before.
+    these, bool (B, past), where a cache knows it. Raises ValueError, in one line, for a mask that
+    says anything but which tokens are padding, or contradicts what was read before.
     """
     tokens = arguments.get("input_ids")
     if tokens is None:
