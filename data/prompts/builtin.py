@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import platform
 import re
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,8 +40,7 @@ def builtin_texts() -> list[str]:
 
     Raises InputError where the interpreter came without its documentation.
     """
-    texts = [prose_of(text) for text in (*_topics(), *map(_docstrings, _MODULES))]
-    kept = [text for text in texts if len(text) >= _SHORTEST]
+    kept = _texts()
     if not kept:
         raise InputError("this Python came without its documentation; name texts of your own")
     size = sum(map(len, kept))
@@ -49,7 +49,13 @@ def builtin_texts() -> list[str]:
         f"no texts were named: {len(kept)} texts ({size:,} characters) of the documentation of "
         f"Python {platform.python_version()}, licence {LICENCE}",
     )
-    return kept
+    return list(kept)
+
+
+@cache
+def _texts() -> tuple[str, ...]:
+    texts = [prose_of(text) for text in (*_topics(), *map(_docstrings, _MODULES))]
+    return tuple(dict.fromkeys(text for text in texts if len(text) >= _SHORTEST))
 
 
 def prose_of(text: str) -> str:
