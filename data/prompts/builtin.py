@@ -40,16 +40,16 @@ def builtin_texts() -> list[str]:
 
     Raises InputError where the interpreter came without its documentation.
     """
-    kept = _texts()
-    if not kept:
+    texts = _texts()
+    if not texts:
         raise InputError("this Python came without its documentation; name texts of your own")
-    size = sum(map(len, kept))
+    size = sum(map(len, texts))
     note(
         "assumed",
-        f"no texts were named: {len(kept)} texts ({size:,} characters) of the documentation of "
+        f"no texts were named: {len(texts)} texts ({size:,} characters) of the documentation of "
         f"Python {platform.python_version()}, licence {LICENCE}",
     )
-    return list(kept)
+    return list(texts)
 
 
 @cache
