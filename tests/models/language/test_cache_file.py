@@ -1,5 +1,6 @@
 """A cache is written once and read by the same model, weights and plan only."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -47,6 +48,21 @@ def test_a_second_question_on_a_saved_cache(kind, lengths, tmp_path: Path) -> No
                 **other, **options, cache=load_cache(tmp_path / "text.safetensors", attached)
             )
             assert torch.equal(again, model.generate(**other, **options))
+
+
+def test_a_copy_of_a_cache_takes_a_question_and_leaves_the_original(tmp_path: Path) -> None:
+    model = shared_model("gemma3")
+    with torch.no_grad(), attach(model, mixed_plan(model)) as attached:
+        cache = attached.cache()
+        model(texts(2, TOKENS), cache=cache)
+        held = cache.bytes()
+        twin = copy.deepcopy(cache)
+        assert twin.weights is cache.weights  # which holds the model
+        logits = model(texts(2, 3, seed=8), cache=twin).logits
+        assert (cache.bytes(), cache.get_seq_length()) == (held, TOKENS)
+        assert torch.equal(model(texts(2, 3, seed=8), cache=cache).logits, logits)
+        save_cache(twin, tmp_path / "twin.safetensors")
+        assert load_cache(tmp_path / "twin.safetensors", attached).get_seq_length() == TOKENS + 3
 
 
 @pytest.fixture
