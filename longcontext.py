@@ -1,9 +1,11 @@
 """Language models with long contexts: plans of attention and caches that are really cut.
 
+    headwise.longcontext.train(model="smollm2-135m", data="texts/")
+
     with attach(model, plan) as attached:
         model.generate(**prompts, cache=attached.cache())
 
-Everything is in `models.language`.
+The mechanisms are in `models.language`, the verbs in `pipelines.longcontext`.
 """
 
 from .models.language.attach import Attached, attach
@@ -13,8 +15,17 @@ from .models.language.facts import ModelFacts
 from .models.language.formats import read_duo_attention, read_moa, write_duo_attention, write_moa
 from .models.language.plan import Plan
 from .models.language.rules import Budget, Rule
+from .pipelines.longcontext import TASK, compare, compress, evaluate, export, predict, train, tune
 
 __all__ = [
+    "TASK",
+    "compare",
+    "compress",
+    "evaluate",
+    "export",
+    "predict",
+    "train",
+    "tune",
     "Attached",
     "Budget",
     "ModelFacts",
