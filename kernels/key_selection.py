@@ -79,7 +79,7 @@ def _by_blocks(scores: Tensor, visible: Tensor, count: int, block: int) -> tuple
     inside = torch.arange(block, device=scores.device)
     chosen = (blocks[..., None] * block + inside).flatten(-2)
     valid = (chosen < keys) & _taken(visible, chosen.clamp(max=keys - 1))
-    order = (~valid).to(torch.uint8).argsort(-1, stable=True)[..., : min(count, keys)]
+    order = (~valid).to(torch.uint8).argsort(dim=-1, stable=True)[..., : min(count, keys)]
     return chosen.gather(-1, order).clamp_(max=keys - 1), valid.gather(-1, order)
 
 
