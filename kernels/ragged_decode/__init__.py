@@ -174,7 +174,7 @@ def forms(query: Tensor, value: Tensor) -> list[Form]:
             triton_refused(query, value) or kernel_refused(query, value),
         ),
         Form("fused attention, a call for caches of one length at even distances", fused),
-        Form("PyTorch calls, likewise"),
+        Form("PyTorch's products, likewise"),
     ]
 
 

@@ -191,6 +191,41 @@ MUTANTS = [
         ),
     ),
     Mutant(
+        "caches-at-uneven-distances",
+        "kernels",
+        "kernels/ragged_decode/cpu.py",
+        "if len(run.caches) == 1 or step == run.step:",
+        "if len(run.caches) == 1 or step >= run.step:",
+        ("kernels/ragged_decode", "-k", "even_distances or query_attends"),
+    ),
+    Mutant(
+        "windows-without-sinks",
+        "kernels",
+        "kernels/ragged_decode/cpu.py",
+        "seeing &= (asked - at < span) | (at < sink)",
+        "seeing &= asked - at < span",
+        ("kernels/ragged_decode", "-k", "query_attends"),
+    ),
+    Mutant(
+        "share-of-the-next-cache",
+        "kernels",
+        "kernels/ragged_decode/triton.py",
+        "first = (program - tl.sum(tl.where(s < b, shares, 0), 0)) * split",
+        "first = (program - tl.sum(tl.where(s <= b, shares, 0), 0)) * split",
+        (
+            "kernels/test_triton.py::test_in_the_interpreter_kernels_equal_the_plain_form"
+            "[ragged_decode/interpreted.py]",
+        ),
+    ),
+    Mutant(
+        "recent-padding",
+        "kernels",
+        "kernels/key_selection.py",
+        "total = visible.sum(-1, keepdim=True)",
+        "total = last[..., None] + 1",
+        ("kernels/test_key_selection.py", "-k", "the_first_and_the_last"),
+    ),
+    Mutant(
         "slope-of-roots-in-memory",
         "kernels",
         "kernels/signed_root_attention/triton.py",

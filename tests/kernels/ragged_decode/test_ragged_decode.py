@@ -150,6 +150,26 @@ def test_caches_of_one_length_at_even_distances_are_one_view_of_the_rows() -> No
         assert part.equal(rows[starts[cache] : starts[cache] + 5])
 
 
+@pytest.mark.parametrize("name", CACHES)
+@pytest.mark.parametrize("form", ["_fused", "_products"])
+def test_both_forms_give_the_formula(name: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many numbers are read by products, few by one fused call."""
+    called: list[str] = []
+    for name_of_form in ("_fused", "_products"):
+        run = getattr(cpu, name_of_form)
+        noted = lambda *x, run=run, name=name_of_form: (called.append(name), run(*x))[1]  # noqa: E731
+        monkeypatch.setattr(cpu, name_of_form, noted)
+    monkeypatch.setattr(cpu, "LARGE", 1 if form == "_products" else 1 << 22)
+    inputs = random_inputs(name)
+    got = decode_attention(*inputs, scale=0.3)
+    torch.testing.assert_close(got, expected(*inputs, 0.3, {}))
+    assert set(called) <= {form}
+    monkeypatch.setattr(cpu, "LARGE", 1)
+    half = [x.bfloat16() for x in inputs[:3]]
+    decode_attention(half[0], half[1], half[2], *inputs[3:])
+    assert "_products" not in called or form == "_products"
+
+
 def test_two_heads_may_share_rows() -> None:
     query, key, value, starts, lengths = random_inputs("equal", room=0)
     starts = torch.zeros_like(starts)
