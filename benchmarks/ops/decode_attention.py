@@ -1,7 +1,7 @@
 """One new token to caches cut head by head, compared with the same by PyTorch and with the full
 cache: bytes and time.
 
-    python benchmarks/ops/decode_attention.py [--seconds 0.5] [--samples 1] [--queries 1]
+    python benchmarks/ops/decode_attention.py [--seconds 0.5] [--samples 1] [--queries 1] [--forms]
 
 Float32, one thread, generated numbers. A plan keeps a share of the cache of eight heads of keys:
 8 share - 1 heads hold all tokens, the others share equally what one head holds. `ours` is
@@ -12,7 +12,9 @@ anything is timed; they are called in turn, each on numbers of its own, so that 
 another has read in the cache, and the fastest call counts.
 
 The second table is about sets of keys in place of cut caches: an eighth of the keys, chosen one by
-one or in blocks of 64 (`select_keys`), then gathered and attended to."""
+one or in blocks of 64 (`select_keys`), then gathered and attended to. `--forms`
+compares, instead of both, what the operator chooses from on the CPU, on eight caches of one length;
+half precision, too."""
 
 from functools import partial
 
@@ -21,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headwise.benchmarks.measure import fastest, machine_load, parser_of, print_header, print_row
+from headwise.kernels.fused_attention import attend
 from headwise.kernels.key_selection import select_keys
-from headwise.kernels.ragged_decode import decode_attention
+from headwise.kernels.ragged_decode import cpu, decode_attention
 
 HEADS = 8
 SHAPES = ((3, 64), (4, 128))  # query heads that share keys, width of a head
@@ -97,13 +100,16 @@ def compare_plan(
 
 
 def chosen_times(cache: list[Tensor], query: Tensor, seconds: float) -> list[float]:
-    """Seconds of: choosing keys, choosing blocks, attention to the chosen, full attention."""
+    """Seconds of: choosing keys, the largest of given scores, choosing blocks, attention to the
+    chosen, full attention.
+    """
     key, value = cache
     samples, heads, tokens, width = key.shape
     count = tokens // 8
     # One set for all queries of a chunk: that of the last one.
     choose_keys = partial(select_keys, query[:, :, -1:], key, sink=64, recent=64)
     chosen, _ = choose_keys(count)
+    scores = torch.randn(samples, heads, 1, tokens)
     places = chosen.reshape(samples, heads, count)
     first = torch.arange(samples * heads).view(samples, heads, 1) * tokens
     starts, lengths = caches(samples, [count] * heads)
@@ -119,6 +125,7 @@ def chosen_times(cache: list[Tensor], query: Tensor, seconds: float) -> list[flo
     torch.testing.assert_close(attend(), right, rtol=1e-4, atol=1e-5)
     calls = [
         lambda: choose_keys(count),
+        lambda: scores.topk(count, -1),
         lambda: choose_keys(count, block=64),
         attend,
         lambda: decode_attention(
@@ -126,6 +133,33 @@ def chosen_times(cache: list[Tensor], query: Tensor, seconds: float) -> list[flo
         ),
     ]
     return fastest(calls, seconds)
+
+
+def compare_forms(seconds: float) -> None:
+    """Print a row for each size and type: one fused call, two products, a query a fused call."""
+    names = ("fused call", "products", "a query a call", "fused, masked", "products, masked")
+    print_header("queries, width", "keys", "type", "MB", f"ms {' / '.join(names)}")
+    for rows, width in ((1, 128), (3, 64), (4, 128), (8, 128), (16, 64)):
+        for length in (128, 1024, 8192):
+            for dtype in (torch.float32, torch.bfloat16):
+                query = torch.randn(HEADS, rows, width, dtype=dtype)
+                key, value = torch.randn(2, HEADS, length, width, dtype=dtype)
+                seen = torch.rand(HEADS, rows, length) < 0.9
+                one = [x[:, None].expand(-1, rows, -1, -1) for x in (key, value)]
+                scale = width**-0.5
+                times = fastest(
+                    [
+                        partial(cpu.fused, query, key, value, None, scale),
+                        partial(cpu.products, query, key, value, None, scale),
+                        partial(attend, query[:, :, None], one[0], one[1], scale),
+                        partial(cpu.fused, query, key, value, seen, scale),
+                        partial(cpu.products, query, key, value, seen, scale),
+                    ],
+                    seconds,
+                )
+                size = 2 * key.numel() * key.element_size() / 1e6
+                kind = str(dtype).removeprefix("torch.")
+                print_row(f"{rows}, {width}", length, kind, f"{size:.1f}", milliseconds(times))
 
 
 def inputs(
@@ -146,9 +180,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("--samples", type=int, default=1)
     parser.add_argument("--queries", type=int, default=1)
+    parser.add_argument("--forms", action="store_true", help="the forms of the CPU alone")
     options = parser.parse_args()
     about = f"{options.samples} samples, {options.queries} queries, {HEADS} heads of keys, float32"
     with machine_load(about, threads=1):
+        if options.forms:
+            return compare_forms(options.seconds)
         print_header(
             *("queries a key, width", "tokens", "kept", "MB of the cache, full"),
             *("ms ours / by rule / masked / full / full, ours", "ours faster than full, masked"),
@@ -169,7 +206,7 @@ def main() -> None:
         print()
         print_header(
             *("queries a key, width", "tokens", "chosen"),
-            "ms choose / in blocks / attend to them / full attention",
+            "ms choose / of which topk / in blocks / attend to them / full attention",
         )
         for group, width in SHAPES:
             for tokens in TOKENS:

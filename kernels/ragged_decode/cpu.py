@@ -19,7 +19,7 @@ from torch import Tensor
 from ..fused_attention import attend
 from ..precision import compute_type
 
-LARGE, FEW = 1 << 22, 8  # numbers of keys and values, and queries, for which products are faster
+LARGE, FEW = 1 << 22, 4  # numbers of keys and values, and queries, for which products are faster
 
 
 class Run(NamedTuple):
@@ -93,7 +93,7 @@ class Limits(NamedTuple):
         return seeing
 
 
-def _products(
+def products(
     q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Attention of (caches, N, d) to (caches, n, d) and (caches, n, e), and its log-sum-exp."""
@@ -111,15 +111,17 @@ def _products(
     return torch.bmm(weights, v.to(kind)).div_(total.masked_fill_(total == 0, 1.0)), lse
 
 
-def _fused(
+def fused(
     q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The same in one call of the CPU's fused attention."""
-    bias = None
+    bias, rows = None, q.shape[1]
+    if rows == 1 and compute_type(q) != q.dtype:
+        q = q.expand(-1, 2, -1)  # a row alone takes a slow path in half precision
     if visible is not None:
         bias = q.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)[:, None]
     out, lse = attend(q[:, None], k[:, None], v[:, None], scale, bias=bias)
-    out, lse = out[:, 0], lse[:, 0]
+    out, lse = out[:, 0, :rows], lse[:, 0, :rows]
     if visible is None:
         return out, lse
     return out, lse.masked_fill(~visible.any(-1), -torch.inf)  # the call gives such queries 0
@@ -145,12 +147,12 @@ def forward(
     limits = None
     if key_position is not None and query_position is not None:
         limits = Limits(key_position, query_position, span, sink)
-    few = limits is None and lse.dtype == query.dtype and query.shape[1] <= FEW
-    fused = query.is_cpu and key.shape[1] == value.shape[1]
+    few = lse.dtype == query.dtype and query.shape[1] <= FEW
+    narrow = query.is_cpu and key.shape[1] == value.shape[1]
     for run in runs(starts, lengths, key.shape[0]):
         visible = None if limits is None else limits.visible(run)
         read = len(run.caches) * run.length * (key.shape[1] + value.shape[1])
-        attended = _fused if fused and not (few and read >= LARGE) else _products
+        attended = fused if narrow and not (few and read >= LARGE) else products
         part = attended(query[run.at], run.rows(key), run.rows(value), visible, scale)
         out[run.at], lse[run.at] = part[0].to(out.dtype), part[1]
     return out, lse

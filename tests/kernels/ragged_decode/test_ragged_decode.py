@@ -151,23 +151,25 @@ def test_caches_of_one_length_at_even_distances_are_one_view_of_the_rows() -> No
 
 
 @pytest.mark.parametrize("name", CACHES)
-@pytest.mark.parametrize("form", ["_fused", "_products"])
+@pytest.mark.parametrize("form", ["fused", "products"])
 def test_both_forms_give_the_formula(name: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many numbers are read by products, few by one fused call."""
     called: list[str] = []
-    for name_of_form in ("_fused", "_products"):
+    for name_of_form in ("fused", "products"):
         run = getattr(cpu, name_of_form)
         noted = lambda *x, run=run, name=name_of_form: (called.append(name), run(*x))[1]  # noqa: E731
         monkeypatch.setattr(cpu, name_of_form, noted)
-    monkeypatch.setattr(cpu, "LARGE", 1 if form == "_products" else 1 << 22)
-    inputs = random_inputs(name)
-    got = decode_attention(*inputs, scale=0.3)
-    torch.testing.assert_close(got, expected(*inputs, 0.3, {}))
+    monkeypatch.setattr(cpu, "LARGE", 1 if form == "products" else 1 << 22)
+    inputs = random_inputs(name, queries=2)
+    for about in ({}, random_limits(inputs)):
+        got = decode_attention(*inputs, scale=0.3, **about)
+        torch.testing.assert_close(got, expected(*inputs, 0.3, about))
     assert set(called) <= {form}
     monkeypatch.setattr(cpu, "LARGE", 1)
+    called.clear()
     half = [x.bfloat16() for x in inputs[:3]]
     decode_attention(half[0], half[1], half[2], *inputs[3:])
-    assert "_products" not in called or form == "_products"
+    assert "products" not in called  # they would copy the keys to float32
 
 
 def test_two_heads_may_share_rows() -> None:
@@ -220,12 +222,16 @@ def test_other_strides(lay) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("limited", [False, True])
-def test_half_precision(dtype: torch.dtype, limited: bool) -> None:
-    query, key, value, starts, lengths = random_inputs("windows and a full one")
+@pytest.mark.parametrize("group", [2, 1])
+def test_half_precision(dtype: torch.dtype, limited: bool, group: int) -> None:
+    query, key, value, starts, lengths = random_inputs(
+        "windows and a full one", group, queries=2 * group - 1
+    )
     half = [x.to(dtype) for x in (query, key, value)]
     about = random_limits((query, key, value, starts, lengths)) if limited else {}
     out, lse = decode_attention(*half, starts, lengths, **about)
-    right = expected(*(x.double() for x in half), starts, lengths, 0.5, about)
+    q, k, v = (x.double() for x in half)
+    right = expected(q, k, v, starts, lengths, 0.5, about)
     assert (out.dtype, lse.dtype) == (dtype, torch.float32)
     eps = torch.finfo(dtype).eps
     torch.testing.assert_close(out.double(), right[0], atol=2 * eps, rtol=2 * eps)
