@@ -185,6 +185,17 @@ def kernel_refused(query: Tensor, value: Tensor) -> str:
     return width_refused(query, max(query.shape[-1], value.shape[-1]), single=128)
 
 
+def pays(query: Tensor, key: Tensor) -> bool:
+    """Whether `decode_attention` is ahead of `scaled_dot_product_attention` of caches of one length
+    (..., n, d) to queries of one group each (..., N, d), values as wide as keys: on the CPU for
+    large caches (docs/measured/kernels.md), on a GPU where the kernel runs, as it splits keys under
+    a mask, too (not measured).
+    """
+    if query.is_cpu:
+        return cpu.large(query, 2 * key.numel())
+    return not (triton_refused(query, key) or kernel_refused(query, key))
+
+
 def fits(query: Tensor, value: Tensor) -> bool:
     """Whether the Triton kernels can take it."""
     return not kernel_refused(query, value)

@@ -93,6 +93,14 @@ class Limits(NamedTuple):
         return seeing
 
 
+def large(query: Tensor, read: int) -> bool:
+    """Whether products are faster than a fused call for queries (., N, d) that read so many numbers
+    of keys and values.
+    """
+    few = query.shape[-2] <= FEW and compute_type(query) == query.dtype
+    return few and read >= LARGE
+
+
 def products(
     q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -147,12 +155,11 @@ def forward(
     limits = None
     if key_position is not None and query_position is not None:
         limits = Limits(key_position, query_position, span, sink)
-    few = lse.dtype == query.dtype and query.shape[1] <= FEW
     narrow = query.is_cpu and key.shape[1] == value.shape[1]
     for run in runs(starts, lengths, key.shape[0]):
         visible = None if limits is None else limits.visible(run)
         read = len(run.caches) * run.length * (key.shape[1] + value.shape[1])
-        attended = fused if narrow and not (few and read >= LARGE) else products
+        attended = fused if narrow and not large(query, read) else products
         part = attended(query[run.at], run.rows(key), run.rows(value), visible, scale)
         out[run.at], lse[run.at] = part[0].to(out.dtype), part[1]
     return out, lse

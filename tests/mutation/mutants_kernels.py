@@ -226,6 +226,14 @@ MUTANTS = [
         ("kernels/test_key_selection.py", "-k", "the_first_and_the_last"),
     ),
     Mutant(
+        "operator-attends-to-padding",
+        "models",
+        "models/language/attending.py",
+        "keep=None if mask is None else mask.expand(rows, heads, 1, count).flatten(),",
+        "keep=None,",
+        ("models/language/test_decode_kernel.py",),
+    ),
+    Mutant(
         "slope-of-roots-in-memory",
         "kernels",
         "kernels/signed_root_attention/triton.py",
