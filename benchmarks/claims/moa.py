@@ -121,6 +121,10 @@ def score(kind: str, seed: int, setting: Setting, folder: Path) -> None:
 
 def open_model(name: str) -> OpenedLanguageModel:
     """A model of the catalogue, or of a folder."""
+    from headwise.models.language.opening import open_language_folder
+
+    if Path(name).is_dir():
+        return open_language_folder(name)
     from headwise.models.language.opening import open_language_model
 
     return open_language_model(name, option="--model")
@@ -176,7 +180,7 @@ def report(folder: Path, seeds: int) -> None:
         print_row(
             kind,
             f"{statistics.mean(cell['held'] for cell in cells):.1%}",
-            f"{sum(right)}/{len(right)} ({low:.2f} to {high:.2f})",
+            f"{sum(right)}/{len(right)} ({max(0, low):.2f} to {high:.2f})",
             f"{statistics.mean(means):.3f}{span}",
         )
 
