@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .attach import attach
 from .facts import ModelFacts
 from .plan import Plan
 from .watching import WatchedLayer, watched
@@ -284,8 +285,6 @@ def knock_out(
     The check of the scores: what attends to the needle need not matter. One head at a time, so that
     a job can store what it has.
     """
-    from .attach import attach
-
     facts = ModelFacts.of(model)
     planned = [layer for layer in range(facts.layers) if facts.planned(layer)]
     all_heads = {(layer, head) for layer in planned for head in range(facts.kv_heads)}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ...kernels.attention_stats import attention_stats
 from .replaced import attend, replaced_attention
+from .supported import attention_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -109,26 +110,17 @@ def watched(model: PreTrainedModel, watcher: Callable[[WatchedLayer], None]) -> 
         watcher(WatchedLayer(layer, query, key, value, allowed, scale))
         return attend(query, key, value, allowed, scale)
 
+    attention_layers(model)  # refuses what cannot be computed so
     with replaced_attention(model, attention):
         yield
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     """The layers of a decoder, first to last. Raises ValueError where there is no such list."""
-    count = model.config.get_text_config().num_hidden_layers
-    lists = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) == count
-        and all(_has_attention(layer) for layer in module)
-    ]
-    if len(lists) != 1:
-        raise ValueError(f"{type(model).__name__}: has no list of {count} layers with attention")
-    return lists[0]
-
-
-def _has_attention(layer: nn.Module) -> bool:
-    return any(
-        hasattr(part, "layer_idx") and hasattr(part, "is_causal") for part in layer.modules()
-    )
+    attentions = attention_layers(model)
+    for modules in model.modules():
+        if isinstance(modules, nn.ModuleList) and len(modules) == len(attentions):
+            pairs = zip(modules, attentions, strict=True)
+            if all(attention in set(layer.modules()) for layer, attention in pairs):
+                return modules
+    raise ValueError(f"{type(model).__name__}: has no list of its {len(attentions)} layers")

@@ -106,7 +106,7 @@ def test_attention_of_another_kind_is_refused_in_a_line() -> None:
     both = T5ForConditionalGeneration(
         T5Config(vocab_size=64, d_model=16, d_ff=16, num_layers=1, num_heads=2, d_kv=8)
     )
-    for model, words in ((capped, "softcap"), (both, "q_proj")):
+    for model, words in ((capped, "softcap"), (both, "encoder")):
         with pytest.raises(ValueError, match=words) as problem:
             needle_scores(model, [NeedlePrompt((3, 4, 5, 3), 1, ((0, 1),))])
         assert "\n" not in str(problem.value)
