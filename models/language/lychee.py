@@ -19,6 +19,8 @@ Departures from the published program:
 - The first layer with full attention always retrieves; it has no gate and does not count in the
   density. There the published gates get the penalty only.
 - Layers that have a window of their own (Gemma) stay as they are.
+- a and b stay between 0.05 and 2: a gate that has opened or closed further has no gradient that
+  could bring it back. There they lie between 1e-6 and 100.
 - Gates are drawn for each row of a batch; the published program takes one row.
 - The expectation of a gate is that of the rectified variable (`HardKuma.mean`).
 """
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 Measure: TypeAlias = Literal["states", "logits"]
 MULTIPLIERS = (1e-12, 20.0)  # smallest and largest
 SMOOTHING = 0.9  # of the excess of density
+SHAPES = (0.05, 2.0)  # bounds of a and b: a gate's probability of 0 is 0.0003 to 0.986
 
 
 class LycheeParts(NamedTuple):
@@ -170,6 +173,9 @@ class LycheeRoles(FrozenBase):
         time.
         """
         check_batch(ids, mask, answer)
+        if self.training:
+            with torch.no_grad():  # the step of the optimiser, projected
+                self.a.clamp_(*SHAPES), self.b.clamp_(*SHAPES)
         start = int(answer.any(0).nonzero()[0])
         tail = _Tail(self, ids, mask, start)
         with torch.no_grad():
