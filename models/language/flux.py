@@ -351,7 +351,9 @@ class _Routing:
                 hook.remove()
 
     def _watch(self, attention: nn.Module, _: nn.Module, __: object, projected: Tensor) -> None:
-        self.queries[layer_of(attention)] = queries_before_rope(attention, projected)
+        layer = layer_of(attention)
+        if layer not in self.queries:  # a layer that is recomputed has this hook twice at first
+            self.queries[layer] = queries_before_rope(attention, projected)
 
     @contextmanager
     def recomputed(self) -> Iterator[None]:
