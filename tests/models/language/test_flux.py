@@ -210,7 +210,7 @@ def test_layers_that_are_computed_again_give_the_same_gradients(kind: str) -> No
     assert max(float(gradient.abs().max()) for gradient in gradients[0]) > 1e-4
 
 
-def test_multipliers_grow_where_a_kind_is_denser_than_asked_and_shrink_where_it_is_sparser() -> (
+def test_multipliers_grow_where_a_kind_is_denser_than_asked_and_shrink_where_sparser() -> (
     None
 ):
     module, (ids, mask, answer) = module_of(targets=(0.0, 1.0, 0.5), rate=0.1).train(), batch()

@@ -1,4 +1,4 @@
-"""Roles of heads: what decoding with sets of keys reads, against a plain form, and what is learned."""
+"""Roles of heads: what decoding with sets of keys reads, and what is learned."""
 
 import pytest
 import torch
@@ -114,7 +114,7 @@ def test_attention_in_place_of_the_models_is_the_models(kind: str) -> None:
 
 
 def test_sets_hold_first_and_recent_keys_and_no_padding_and_no_later_key() -> None:
-    module, (ids, mask, answer) = module_of(), batch()
+    module, (_, mask, answer) = module_of(), batch()
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(3, 6, LENGTH - START, 8, generator=generator)
     key = torch.randn(3, 3, LENGTH, 8, generator=generator)
