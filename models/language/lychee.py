@@ -175,7 +175,8 @@ class LycheeRoles(FrozenBase):
         check_batch(ids, mask, answer)
         if self.training:
             with torch.no_grad():  # the step of the optimiser, projected
-                self.a.clamp_(*SHAPES), self.b.clamp_(*SHAPES)
+                for weight in (self.a, self.b):
+                    weight.clamp_(*SHAPES)
         start = int(answer.any(0).nonzero()[0])
         tail = _Tail(self, ids, mask, start)
         with torch.no_grad():

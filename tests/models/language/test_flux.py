@@ -210,9 +210,7 @@ def test_layers_that_are_computed_again_give_the_same_gradients(kind: str) -> No
     assert max(float(gradient.abs().max()) for gradient in gradients[0]) > 1e-4
 
 
-def test_multipliers_grow_where_a_kind_is_denser_than_asked_and_shrink_where_sparser() -> (
-    None
-):
+def test_multipliers_grow_where_a_kind_is_denser_than_asked_and_shrink_where_sparser() -> None:
     module, (ids, mask, answer) = module_of(targets=(0.0, 1.0, 0.5), rate=0.1).train(), batch()
     noise = torch.tensor([0.001, 0.999]).expand(3, 3, 2).clone()  # full
     noise[0] = torch.tensor([0.999, 0.001])  # the first prompt: sparse

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from headwise.models.language.lychee import LycheeRoles, _Mixing, ramped_target
 from headwise.models.language.replaced import plain_attention, replaced_attention
@@ -300,6 +300,7 @@ def test_what_does_not_fit_is_refused_in_a_line() -> None:
         LycheeRoles(tiny_model("llama", num_hidden_layers=1), SMALL)
 
 
-def test_a_module_without_separate_queries_is_refused() -> None:
-    with pytest.raises(ValueError, match="q_proj"), replaced_attention(nn.Linear(2, 2), None):
-        pass
+def test_a_model_with_a_cap_on_its_scores_is_refused() -> None:
+    model = tiny_model("gemma3", attn_logit_softcapping=30.0)
+    with pytest.raises(ValueError, match="softcap"):
+        LycheeRoles(model, SMALL)
