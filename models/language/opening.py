@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from ...base.errors import InputError, one_line, reason, shown
+from ...base.errors import InputError, reason, shown
 from ...base.files import read_plain
 from .facts import ModelFacts
 
