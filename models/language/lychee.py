@@ -28,6 +28,7 @@ Departures from the published program:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -179,9 +180,11 @@ class LycheeRoles(FrozenBase):
                     weight.clamp_(*SHAPES)
         start = int(answer.any(0).nonzero()[0])
         tail = _Tail(self, ids, mask, start)
+        states = self.measure == "states"
         with torch.no_grad():
-            dense = tail.run(plain_attention)
-        mixed = tail.run(_Mixing(self, self._draw(ids, noise), mask, answer[:, start:]))
+            dense = tail.run(plain_attention, states=states)
+        mixing = _Mixing(self, self._draw(ids, noise), mask, answer[:, start:])
+        mixed = tail.run(mixing, states=states)
         difference = self._difference(mixed, dense, answer[:, start:])
         penalty, density = self._penalty()
         return LycheeParts(difference + penalty, difference, penalty, density)
@@ -191,6 +194,22 @@ class LycheeRoles(FrozenBase):
     ) -> Tensor:
         """`forward`'s sum of difference and penalty."""
         return self(ids, mask, answer, noise=noise).loss
+
+    @torch.no_grad()
+    def logits(
+        self, ids: Tensor, mask: Tensor, answer: Tensor, tables: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """What answer tokens are followed by, under other tables of roles, bool (L, KV).
+
+        ids, mask, answer as in `forward`. Returns for each table the logits (B, T, V) of the tokens
+        from the last one before any answer on. The prompt is read once for all tables.
+        """
+        check_batch(ids, mask, answer)
+        start = int(answer.any(0).nonzero()[0]) - 1
+        tail, answer = _Tail(self, ids, mask, start), answer[:, start:]
+        shape = (len(ids), *self.a.shape)
+        gates = [table.to(self.a.dtype).expand(shape) for table in tables]
+        return [tail.run(_Mixing(self, gate, mask, answer), states=False) for gate in gates]
 
     def _draw(self, ids: Tensor, noise: Tensor | None) -> Tensor:
         """Gates (B, L, KV)."""
@@ -323,7 +342,7 @@ class _Tail:
                 )
             self.prompt = [(layer.keys, layer.values) for layer in cache.layers]  # pyright: ignore
 
-    def run(self, attention: AttentionOfLayer) -> Tensor:
+    def run(self, attention: AttentionOfLayer, *, states: bool) -> Tensor:
         """Last hidden states (B, T, D) of the tokens, or their logits."""
         from transformers import DynamicCache
 
@@ -332,13 +351,12 @@ class _Tail:
         cache, base = DynamicCache(), self.owner.base
         for layer, (key, value) in enumerate(self.prompt):
             cache.update(key, value, layer)
-        by_states = self.owner.measure == "states"
         with replaced_attention(base, attention):
-            out = (base.base_model if by_states else base)(
+            out = (base.base_model if states else base)(
                 input_ids=self.ids[:, self.start :],
                 attention_mask=self.mask.long(),
                 position_ids=self.positions[:, self.start :],
                 cache=cache,
                 use_cache=True,
             )
-        return out.last_hidden_state if by_states else out.logits
+        return out.last_hidden_state if states else out.logits

@@ -228,6 +228,26 @@ def test_the_same_seed_gives_the_same_loss_and_evaluation_draws_nothing() -> Non
     assert float(module.multiplier) != 1.0  # as training left it
 
 
+def test_logits_under_several_tables_are_those_of_each() -> None:
+    module, (ids, mask, answer) = module_of(), batch()
+    ids = ids.clone()
+    every = torch.ones(3, 3, dtype=torch.bool)
+    some = every.clone()
+    some[1:, :2] = False
+    full, cut, again = module.logits(ids, mask, answer, [every, some, every])
+    with torch.no_grad():
+        dense = shared_model("llama")(
+            input_ids=ids,
+            attention_mask=mask.long(),
+            position_ids=(mask.long().cumsum(1) - 1).clamp_min(0),
+        ).logits[:, START - 1 :]
+    real = mask[:, START - 1 :]
+    assert torch.equal(full, again)
+    torch.testing.assert_close(full[real], dense[real], rtol=0, atol=1e-4)
+    assert torch.equal(full[:, 0], cut[:, 0])  # the token before an answer belongs to the prompt
+    assert not torch.allclose(full[real], cut[real], atol=1e-2)
+
+
 def test_a_plan_inherits_where_a_gate_is_closed() -> None:
     roles = torch.tensor([[0, 0, 0], [1, 0, 0], [0, 1, 0]]).bool()
     module = set_roles(module_of(), roles)
