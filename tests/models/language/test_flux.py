@@ -33,9 +33,9 @@ def batch(rows: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def module_of(kind: str = "llama", seed: int = 0, **options: object) -> FluxRouter:
-    torch.manual_seed(seed)
-    sizes = {"sink": 2, "window": 4, **options}
-    return FluxRouter(shared_model(kind), **sizes)
+    model, sizes = shared_model(kind), {"sink": 2, "window": 4, **options}
+    torch.manual_seed(seed)  # after a model that is made here, which draws
+    return FluxRouter(model, **sizes)
 
 
 def made_to_choose(module: FluxRouter) -> FluxRouter:
@@ -155,15 +155,16 @@ def test_decisions_are_the_same_alone_and_with_padding_on_either_side(kind: str)
 
 
 def test_answers_take_no_part_in_the_choice() -> None:
-    module, (ids, mask, answer) = made_to_choose(module_of(seed=1)).eval(), batch()
-    changed = torch.where(answer, texts(3, LENGTH, seed=9), ids)
-    first, second = module(ids, mask, answer), module(changed, mask, answer)
-    assert 0 < first.sparsity < 1
-    assert first.sparsity == second.sparsity
-    assert first.language != second.language
+    ids, mask, answer = batch()
     prompt = mask & (answer.cumsum(1) == 0)
-    share = 1 - module.decisions(ids, prompt).float().mean()
-    assert first.sparsity == pytest.approx(float(share))
+    shares = []
+    for seed in range(8):
+        module = made_to_choose(module_of(seed=seed)).eval()
+        share = 1 - module.decisions(ids, prompt).float().mean()
+        for row in (ids, torch.where(answer, texts(3, LENGTH, seed=9), ids)):
+            assert module(row, mask, answer).sparsity == pytest.approx(float(share))
+        shares.append(float(share) - float(1 - module.decisions(ids, mask).float().mean()))
+    assert any(shares)  # where answers are pooled, some choices are others
 
 
 def test_the_choice_is_hard_and_its_gradient_that_of_the_soft_choice() -> None:
