@@ -8,9 +8,10 @@ them: a passkey, one of four codes, a row of words to repeat. While an answer is
 that does not retrieve reads `keys` keys (4 first, 32 recent ones) that the nearest retrieval head
 below it in its column has chosen. As many retrieval heads as the gates opened, besides the first
 layer: those; at random; those that attend to the needle; all heads of the layers whose gates are
-most open. Right: all tokens of the answer are the likeliest, with its 95 % interval (Wilson) over
-prompts and seeds; divergence: of the dense model's next tokens after answer tokens, in nats, mean
-and range of the seeds. Seeds draw training prompts, gates and random heads. Finished seeds stay.
+most open. Right: all tokens of the answer are the likeliest; same: the likeliest tokens along the
+answer are those of the dense model; both with 95 % intervals (Wilson) over prompts and seeds;
+divergence: of the dense model's next tokens after answer tokens, in nats, mean and range of the
+seeds. Seeds draw training prompts, gates and random heads. Finished seeds stay.
 """
 
 from __future__ import annotations
@@ -137,8 +138,8 @@ def with_highest(scores: Tensor, free: Tensor, count: int, first: int) -> Tensor
 def scores_of(
     module: LycheeRoles, tests: Sequence[language.Asked], tables: dict[str, Tensor]
 ) -> dict[str, dict[str, list[float]]]:
-    """By form: right (1 or 0) and divergence of each prompt, and how many heads retrieve."""
-    scores = {form: {"right": [], "divergence": []} for form in tables}
+    """By form: right and same (1 or 0) and divergence of each prompt; how many heads retrieve."""
+    scores = {form: {"right": [], "same": [], "divergence": []} for form in tables}
     for row in tests:
         ids, mask, answer = language.batch_of([row])
         expected, size = torch.tensor(row.answer), len(row.answer)
@@ -147,8 +148,10 @@ def scores_of(
         for form, logits in zip(tables, outputs, strict=True):
             log_p = logits[0].log_softmax(-1)
             divergence = (dense.exp() * (dense - log_p)).sum(-1)[-size:]
-            right = bool((log_p[-size - 1 : -1].argmax(-1) == expected).all())
+            likeliest = log_p.argmax(-1)
+            right = torch.equal(likeliest[-size - 1 : -1], expected)
             scores[form]["right"].append(float(right))
+            scores[form]["same"].append(float(torch.equal(likeliest, dense.argmax(-1))))
             scores[form]["divergence"].append(float(divergence.mean()))
     for form, table in tables.items():
         scores[form]["heads"] = [float(table.sum())]
@@ -163,17 +166,21 @@ def report(folder: Path, seeds: int) -> None:
     """The table."""
     from headwise.benchmarks.domains import interval
 
+    def share(scores: Sequence[dict[str, list[float]]], name: str) -> str:
+        values = [value for score in scores for value in score[name]]
+        low, high = interval(sum(values) / len(values), len(values))
+        return f"{sum(values):.0f}/{len(values)} ({max(0, low):.2f} to {high:.2f})"
+
     cells = [json.loads(path_of(folder, seed).read_text()) for seed in range(seeds)]
-    print_header("retrieval heads", "how many", "right (95 %)", "divergence (range of seeds)")
+    print_header("retrieval heads", "how many", "right", "same", "divergence (range of seeds)")
     for form in FORMS:
         scores = [cell["scores"][form] for cell in cells]
-        right = [value for score in scores for value in score["right"]]
-        low, high = interval(sum(right) / len(right), len(right))
         means = [statistics.mean(score["divergence"]) for score in scores]
         print_row(
             form,
             " ".join(f"{score['heads'][0]:.0f}" for score in scores),
-            f"{sum(right):.0f}/{len(right)} ({max(0, low):.2f} to {high:.2f})",
+            share(scores, "right"),
+            share(scores, "same"),
             f"{statistics.mean(means):.3f} ({min(means):.3f} to {max(means):.3f})",
         )
     density = [cell["trace"][-1]["density"] for cell in cells]
