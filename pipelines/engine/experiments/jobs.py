@@ -124,7 +124,7 @@ def run_jobs(
     worker = _Worker(work, home, fingerprint)
     todo = {name: job for name, job in jobs.items() if not is_done(worker.path(name), fingerprint)}
     if len(todo) < len(jobs):
-        say(f"{len(jobs) - len(todo)} of {len(jobs)} trainings were done before")
+        say(f"{len(jobs) - len(todo)} of {len(jobs)} {unit}s were done before")
     with Progressbar(total=len(todo), unit=unit, desc=title) as bar:
         results = map_jobs(worker.start, list(todo.items()), processes)
         for job, record in zip(todo.values(), results, strict=True):
