@@ -129,14 +129,14 @@ class _HeadsJob:
         ranking = planned_ranking(self.scores, self.facts)
         try:
             count = heads_within(
-                self.options.keep,
+                self.options.share,
                 self.facts,
                 sink=self.sink,
                 window=self.window,
                 length=self.longest,
             )
         except ValueError as error:
-            raise InputError(f"--keep: {error}; give a smaller --sink and --window") from None
+            raise InputError(f"--share: {error}; give a smaller --sink and --window") from None
         made_from = {
             "prompts": len(self.scored),
             "shortest": self.shortest,
@@ -172,7 +172,7 @@ class _HeadsJob:
             self.home,
             self.fingerprint,
             title="score heads",
-            unit="batch",
+            unit="group",
         )
         for record in records.values():
             self.scores.add(torch.tensor(record["scores"]))

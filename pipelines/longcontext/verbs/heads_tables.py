@@ -62,7 +62,7 @@ def headline(shape: Shape, best: Sequence[float], sets: Sequence[HeadSet]) -> st
     """What was learnt, in words. best: scores of the best heads, falling."""
     share = f"{len(best)} of {shape.total} heads of keys"
     if not best:
-        first = "No head of keys fits into --keep beside sink and window"
+        first = "No head of keys fits into --share beside sink and window"
     else:
         first = (
             f"{share} attend most to what is asked for: {best[0]:.2f} to {best[-1]:.2f} of their "

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 INSIDE, PAGE, ACCOUNT = "measured", "report.html", "account.json"
 FREE = ("data", "output", "accept", "accelerator", "texts")  # options that no text depends on
+STRETCH = 1000  # characters of a text that are coded at once
 SHOWN = 60  # rows of sinks on the page
 
 
@@ -128,7 +129,7 @@ def pieces_to_measure(
     room = options.length - len(begin)
     by_text, short = list[list[Piece]](), 0
     for prompt in texts_or_prompts(options.data, options.columns).prompts:
-        ids = coder.code_on(prompt.text)
+        ids = _tokens(coder, prompt.text, options.texts * room)
         starts = range(0, len(ids), room)
         pieces = [
             Piece(prompt.id, (*begin, *ids[start : start + room]))
@@ -148,6 +149,19 @@ def pieces_to_measure(
         note("left out", f"pieces of texts beyond --texts {options.texts}",
              count=len(unlike) - options.texts)  # fmt: skip
     return unlike[: options.texts]
+
+
+def _tokens(coder: Coder, text: str, most: int) -> list[int]:
+    """The first tokens of a text, at least `most` where it has so many: of a book, a few pages."""
+    ids, start = list[int](), 0
+    while start < len(text) and len(ids) < most:
+        end = start + STRETCH
+        if end < len(text):  # before a space, which belongs to the word after it
+            space = text.rfind(" ", start + 1, end)
+            end = space if space > 0 else end
+        ids += coder.code_on(text[start:end])
+        start = end
+    return ids
 
 
 def measure_piece(

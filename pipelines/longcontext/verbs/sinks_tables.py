@@ -148,8 +148,8 @@ def _of_order(sinks: pl.DataFrame) -> str:
     both = [rows[name].to_torch()[None] for name in ("mlp_norm", "mass")]
     correlation = float(rank_correlation(*both)[0])
     return (
-        f"of {rows.height} sinks that an MLP wrote, the norm of what it wrote orders the mass with a "
-        f"rank correlation of {correlation:.2f}"
+        f"in {rows.height} sinks that an MLP wrote, the norm of what it wrote orders the mass with "
+        f"a rank correlation of {correlation:.2f}"
     )
 
 
@@ -182,7 +182,7 @@ def _of_rule(layers: pl.DataFrame, texts: int, depth: int) -> str:
 
 def pictures(sinks: pl.DataFrame, layers: pl.DataFrame) -> list[ReportFigure]:
     """Mass and norm by layer, and mass against what the MLP wrote."""
-    means = layers.group_by("layer", maintain_order=True).mean().sort("layer")
+    means = layers.drop("text").group_by("layer").mean().sort("layer")
     masses = {
         name: means[f"mass_{name}"].to_numpy()
         for name in ("primary", "secondary", "companion", "early", "other")
