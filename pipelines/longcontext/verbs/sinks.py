@@ -15,7 +15,7 @@ from ....base.account import note, opened
 from ....base.errors import InputError
 from ....base.files import clear_below, write_aside
 from ....models.language.sink_kinds import Sink, TextFigures, find_sinks, official_sinks
-from ....models.language.sinks import measure_sinks, removal_test, writing_layers
+from ....models.language.sinks import Removal, measure_sinks, removal_test
 from ...engine.accounts import publish
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import say
@@ -177,15 +177,20 @@ def measure_piece(
     for sink in sinks_of_text:
         row = _sink_row(piece, coder, figures, sink)
         if sink in tested:
-            layers = [k for k in writing_layers(figures, sink.place) if k <= sink.carrying[0]]
-            removal = removal_test(model, ids, figures, sink.place, layers or [sink.carrying[0]])
-            row |= {
-                "mass_removed": removal.without,
-                "order_of_others": removal.order,
-                "layers_removed": list(removal.layers),
-            }
+            row |= _removed(removal_test(model, ids, figures, sink))
         rows.append(row)
     return {"sinks": rows, "layers": _layer_rows(piece, figures, sinks_of_text)}
+
+
+def _removed(removal: Removal | None) -> dict[str, object]:
+    if removal is None:
+        return {}
+    return {
+        "mass_tested": removal.mass,
+        "mass_removed": removal.without,
+        "order_of_others": removal.order,
+        "layers_removed": list(removal.layers),
+    }
 
 
 def _sink_row(piece: Piece, coder: Coder, figures: TextFigures, sink: Sink) -> dict[str, object]:

@@ -29,6 +29,7 @@ SINK_SCHEMA: Mapping[str, pl.DataType] = {
     "mlp_norm": pl.Float64(),
     "mlp_cosine": pl.Float64(),
     "mlp_share": pl.Float64(),
+    "mass_tested": pl.Float64(),
     "mass_removed": pl.Float64(),
     "order_of_others": pl.Float64(),
     "layers_removed": pl.List(pl.Int64()),
@@ -38,8 +39,9 @@ layer gives it. first_layer to last_layer: layers that give it much, as many as 
 largest, over the median of the layer. first_carrying, last_carrying: layers whose state has the
 primary's direction; cosine: largest, centred. writer: the layer whose MLP wrote it; mlp_norm: of
 what that adds, over the median; mlp_cosine: with what it adds to the primary; mlp_share: of the
-layer's change. mass_removed: the mass once what layers_removed wrote is taken out, and
-order_of_others the rank correlation of all other masses; null where that was not tested."""
+layer's change. mass_tested: mean mass over the layers that it draws in while it carries; and
+mass_removed: the same once what was written is taken out after layers_removed; order_of_others: the
+rank correlation of all other masses before and after; null where that was not tested."""
 LAYER_SCHEMA: Mapping[str, pl.DataType] = {
     "text": pl.String(),
     "layer": pl.Int64(),
@@ -159,8 +161,9 @@ def _of_removals(sinks: pl.DataFrame) -> str:
         return ""
     return (
         f"with what was written taken out, {rows.height} sinks draw "
-        f"{rows['mass_removed'].mean():.0%} in place of {rows['mass'].mean():.0%}, mean, and the "
-        f"order of the others stays (rank correlation {rows['order_of_others'].mean():.2f})"
+        f"{rows['mass_removed'].mean():.0%} in place of {rows['mass_tested'].mean():.0%} in these "
+        "layers, mean, and the order of the others stays (rank correlation "
+        f"{rows['order_of_others'].mean():.2f})"
     )
 
 

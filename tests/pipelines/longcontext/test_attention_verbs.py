@@ -197,7 +197,8 @@ def test_the_sentence_says_what_the_tables_hold() -> None:
                "first_carrying": 3, "writer": 3, "mlp_norm": 50.0, "norm": 120.0}  # fmt: skip
     early = [
         {"text": "t", "place": 9 + k, "token": ".", "kind": "early", "mass": 0.06 + 0.01 * k,
-         "writer": 1, "mlp_norm": 5.0 + k, "mass_removed": 0.01, "order_of_others": 0.97}
+         "writer": 1, "mlp_norm": 5.0 + k, "mass_tested": 0.08, "mass_removed": 0.01,
+         "order_of_others": 0.97}
         for k in range(6)
     ]  # fmt: skip
     sinks = pl.DataFrame([primary, *early], schema=SINK_SCHEMA)
