@@ -132,7 +132,10 @@ def pieces_to_measure(
         ids = _tokens(coder, prompt.text, options.texts * room)
         starts = range(0, len(ids), room)
         pieces = [
-            Piece(prompt.id, (*begin, *ids[start : start + room]))
+            Piece(
+                prompt.id if len(starts) == 1 else f"{prompt.id}, from token {start}",
+                (*begin, *ids[start : start + room]),
+            )
             for start in starts
             if len(begin) + len(ids[start : start + room]) >= LEAST_TOKENS
         ]

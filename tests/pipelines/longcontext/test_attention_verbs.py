@@ -178,9 +178,10 @@ def test_sinks_in_the_tables_are_those_of_the_model(texts_file: Path, tmp_path: 
     for number, text in enumerate(pl.read_ndjson(texts_file)["text"].to_list()[:2]):
         ids = torch.tensor(coder.code_on(text)[:128])
         figures = measure_sinks(opened.model, ids[None])[0]
-        of_text = rows.filter(pl.col("text") == str(number))
+        name = f"{number}, from token 0"
+        of_text = rows.filter(pl.col("text") == name)
         assert of_text["place"].to_list() == [sink.place for sink in find_sinks(figures, 0.02)]
-        mass = layers.filter(pl.col("text") == str(number))["mass_primary"]
+        mass = layers.filter(pl.col("text") == name)["mass_primary"]
         np.testing.assert_allclose(mass, figures.mass[:, figures.reference], atol=1e-6)
     assert "impossible below 21 layers" in (measured.output / "report.html").read_text()
 
