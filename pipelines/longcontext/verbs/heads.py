@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 import torch
+from torch import nn
 
 from ....base.account import opened
 from ....base.errors import InputError
@@ -35,7 +36,7 @@ from ...engine.inference.output import refuse_input_as_output
 from ...engine.pipeline import Review
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_page
-from ..base import open_base
+from ..base import DEFAULT, open_base
 from .heads_tables import Cut, HeadSet, Shape, best_table, headline, pictures, tables
 from .options_attention import HeadsOptions, check_attention
 from .prompts_to_score import prompts_of
@@ -79,8 +80,8 @@ def heads(pipeline: AnyPipeline, options: HeadsOptions) -> ScoredHeads:
     output = Path(options.output)
     if options.data is not None:
         refuse_input_as_output(output, [options.data])
-    model = open_base("smollm2-135m" if options.model == "auto" else options.model)
     with opened(options.accept) as account:
+        model = open_base(DEFAULT if options.model == "auto" else options.model)
         scored, checked = prompts_of(options, model)
         publish(account)
         with claimed(output, INSIDE) as home:
@@ -106,7 +107,8 @@ class _HeadsJob:
         home: Path,
     ) -> None:
         self.options, self.home = options, home
-        self.model: PreTrainedModel = opened_model.model.to(pick_device(options.accelerator))
+        self.model: PreTrainedModel = opened_model.model
+        nn.Module.to(self.model, pick_device(options.accelerator))
         self.facts = opened_model.facts
         self.scored, self.checked = scored, checked
         lengths = [len(prompt.ids) for prompt in (*scored, *checked)]
@@ -250,7 +252,7 @@ def _write(
         output / "figures",
         pipeline,
         Review({}, found.sentence, pictures(job.scores, found.ranking, count, job.cuts), shown),
-        data=options.data or "prompts generated over texts that come with the package",
+        data=options.data or "prompts generated over Python's documentation",
         run=model.name,
         options=asdict(options),
         facts=machine.environment(pipeline.task.name, options.seed, options.accelerator, 1),

@@ -31,8 +31,8 @@ class HeadsOptions:
     data: str | None = None
     """Prompts: a table (.csv, .tsv, .jsonl, .parquet, .xlsx) with the columns prompt and answer,
     where the answer stands in the prompt, word for word. Or texts, over which prompts are
-    generated: a table with a column text, or .txt files. Without it, texts that come with the
-    package.
+    generated: a table with a column text, or .txt files. Without it, prompts are
+    generated over Python's own documentation.
     """
     columns: tuple[str, ...] = ()
     """Columns of the table by what they hold, such as prompt=context answer=target; usual names are
@@ -91,7 +91,7 @@ class SinksOptions:
 
     data: str | None = None
     """Texts: a table with a column text, prompts as of train, or .txt files; each is cut into
-    pieces. Without it, texts that come with the package.
+    pieces. Without it, Python's own documentation.
     """
     columns: tuple[str, ...] = ()
     """Columns of the table by what they hold, such as text=body."""

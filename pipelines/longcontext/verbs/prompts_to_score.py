@@ -44,13 +44,12 @@ def prompts_of(
 
 
 def texts_or_prompts(data: str | None, columns: Sequence[str]) -> PromptTable:
-    """The rows of --data, or the texts of the package."""
+    """The rows of --data, or the texts that are on every machine."""
     if data is not None:
         return read_prompt_data(data, reading_of(columns))
     if columns:
         raise InputError("--columns: is read with --data")
-    note("assumed", "texts that come with the package, since there is no --data", count=0)
-    texts = [Prompt(text, id=name, group=name) for name, text in builtin_texts().items()]
+    texts = [Prompt(text, id=f"text {number}") for number, text in enumerate(builtin_texts(), 1)]
     return PromptTable(texts, are_texts=True)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import polars as pl
 import torch
+from torch import nn
 
 from ....base.account import note, opened
 from ....base.errors import InputError
@@ -24,7 +25,7 @@ from ...engine.inference.output import refuse_input_as_output
 from ...engine.pipeline import Review
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_page
-from ..base import open_base
+from ..base import DEFAULT, open_base
 from ..data import Coder
 from .options_attention import LEAST_TOKENS, SinksOptions, check_attention
 from .prompts_to_score import texts_or_prompts
@@ -80,17 +81,17 @@ def sinks(pipeline: AnyPipeline, options: SinksOptions) -> MeasuredSinks:
     output = Path(options.output)
     if options.data is not None:
         refuse_input_as_output(output, [options.data])
-    base = open_base("smollm2-135m" if options.model == "auto" else options.model)
-    coder = Coder(base.tokenizer)
     with opened(options.accept) as account:
+        base = open_base(DEFAULT if options.model == "auto" else options.model)
+        coder = Coder(base.tokenizer)
         pieces = pieces_to_measure(options, coder, base)
         publish(account)
         with claimed(output, INSIDE) as home:
             clear_below(output)
-            model: PreTrainedModel = base.model.to(pick_device(options.accelerator))
+            nn.Module.to(base.model, pick_device(options.accelerator))
             records = run_jobs(
                 {_name(piece): piece for piece in pieces},
-                lambda piece: measure_piece(model, coder, piece, options),
+                lambda piece: measure_piece(base.model, coder, piece, options),
                 home,
                 fingerprint_of(options, {"weights": base.sha256}, FREE),
                 title="sinks",
@@ -298,7 +299,7 @@ def _write(
         output / "figures",
         pipeline,
         Review({}, sentence, pictures(sinks_table, layers_table), shown),
-        data=options.data or "texts that come with the package",
+        data=options.data or "Python's documentation",
         run=base.name,
         options=asdict(options),
         facts=machine.environment(pipeline.task.name, 0, options.accelerator, 1),

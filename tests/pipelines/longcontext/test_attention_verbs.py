@@ -33,10 +33,22 @@ SMALL = {"model": "generated", "lengths": (260,), "prompts": 4, "check_prompts":
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """Options of a small job over four generated texts."""
+    path = tmp_path_factory.mktemp("filler") / "filler.jsonl"
+    texts = [
+        " ".join(f"In the year {year} {who} counted {year % 7} boats." for year in range(90))
+        for who in ("a sailor", "the mayor", "my neighbour", "a teacher")
+    ]
+    pl.DataFrame({"text": texts}).write_ndjson(path)
+    return {**SMALL, "data": str(path)}
+
+
+@pytest.fixture(scope="module")
+def scored(small: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `heads` wrote for the generated model."""
     output = tmp_path_factory.mktemp("heads") / "out"
-    longcontext.heads(**SMALL, output=str(output))
+    longcontext.heads(**small, output=str(output))
     return output
 
 
@@ -48,9 +60,11 @@ def texts_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_scores_in_the_tables_are_those_of_the_model(scored: Path) -> None:
+def test_scores_in_the_tables_are_those_of_the_model(
+    scored: Path, small: dict[str, object]
+) -> None:
     opened = open_base("generated")
-    prompts, _ = prompts_of(HeadsOptions(**SMALL), opened)
+    prompts, _ = prompts_of(HeadsOptions(**small), opened)
     mean = torch.stack([needle_scores(opened.model, [prompt])[0] for prompt in prompts]).mean(0)
     by_query = pl.read_parquet(scored / "query_heads.parquet")
     np.testing.assert_allclose(by_query["score"].to_numpy(), mean.flatten().numpy(), atol=1e-5)
@@ -90,31 +104,37 @@ def test_sets_of_heads_are_cut_on_other_prompts(scored: Path) -> None:
     assert "2 with all heads full" in page
 
 
-def test_a_job_that_was_stopped_goes_on_and_gives_the_same(scored: Path, tmp_path: Path) -> None:
+def test_a_job_that_was_stopped_goes_on_and_gives_the_same(
+    scored: Path, small: dict[str, object], tmp_path: Path
+) -> None:
     output = tmp_path / "again"
     shutil.copytree(scored, output)
     for name in ("scores-0002", "set-3", "cut-0-0"):
         (output / "measured" / f"{name}.json").unlink(missing_ok=True)
     (output / "heads.parquet").unlink()
     untouched = (output / "measured" / "scores-0000.json").stat().st_mtime_ns
-    longcontext.heads(**SMALL, output=str(output))
+    longcontext.heads(**small, output=str(output))
     assert (output / "measured" / "scores-0000.json").stat().st_mtime_ns == untouched
     for name in ("heads", "sets", "cuts", "query_heads"):
         before, after = (pl.read_parquet(home / f"{name}.parquet") for home in (scored, output))
         assert before.equals(after)
 
 
-def test_another_job_does_not_go_on_in_a_folder_with_results(scored: Path) -> None:
+def test_another_job_does_not_go_on_in_a_folder_with_results(
+    scored: Path, small: dict[str, object]
+) -> None:
     with pytest.raises(InputError, match="of other options or data"):
-        longcontext.heads(**{**SMALL, "seed": 1}, output=str(scored))
+        longcontext.heads(**{**small, "seed": 1}, output=str(scored))
 
 
-def test_prompts_to_score_and_to_check_are_over_other_pieces_of_texts() -> None:
+def test_prompts_to_score_and_to_check_are_over_other_pieces_of_texts(
+    small: dict[str, object],
+) -> None:
     opened = open_base("generated")
-    scored, checked = prompts_of(HeadsOptions(**{**SMALL, "kinds": ("passkey",)}), opened)
+    scored, checked = prompts_of(HeadsOptions(**{**small, "kinds": ("passkey",)}), opened)
     code = Coder(opened.tokenizer).tokenizer.decode
     first, second = (
-        {sentence for p in part for sentence in code(p.ids).split(".") if len(sentence) > 60}
+        {sentence for p in part for sentence in code(p.ids).split(".") if " boats" in sentence}
         for part in (scored, checked)
     )
     assert first
@@ -152,9 +172,15 @@ def test_prompts_of_your_own_are_scored_where_they_hold_their_answer(tmp_path: P
     ],
 )
 def test_values_that_cannot_be_right_are_said_in_a_line(
-    words: list[str], problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    problem: str,
+    small: dict[str, object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = ["longcontext", *words, "--model", "generated", "--output", str(tmp_path / "out")]
+    if "--columns" not in words:
+        arguments += ["--data", str(small["data"])]
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
