@@ -103,7 +103,8 @@ def text_table(sinks: pl.DataFrame, layers: pl.DataFrame) -> pl.DataFrame:
         pl.col("official_secondary").first().alias("secondary by the published rule"),
         pl.col("official_like_primary").first().alias("like the primary by it"),
     )
-    return rule.join(ours, on="text", how="left", maintain_order="left")
+    counts = pl.col("secondary", "companion", "early", "other").fill_null(0)
+    return rule.join(ours, on="text", how="left", maintain_order="left").with_columns(counts)
 
 
 def headline(sinks: pl.DataFrame, layers: pl.DataFrame, texts: int) -> str:
