@@ -55,8 +55,8 @@ def builtin_texts() -> list[str]:
 def prose_of(text: str) -> str:
     """The paragraphs of a text that are sentences, each on one line; without marks of reST.
 
-    >>> prose_of("Title\\n=====\\n\\nIt ``returns`` the sum of all the values in a list or a tuple.")
-    'It returns the sum of all the values in a list or a tuple.'
+    >>> prose_of("Title\\n=====\\n\\nIt ``returns`` the sum of all values in a list or a tuple.")
+    'It returns the sum of all values in a list or a tuple.'
     """
     text = re.sub(r"(?<=\w)-\n[ \t]*(?=\w)", "-", text)  # a word that its line cut at a hyphen
     paragraphs = (" ".join(part.split()) for part in re.split(r"\n\s*\n", text))

@@ -115,7 +115,8 @@ def _fetched(entry: Dataset, home: Path, accept_terms: bool, downloader: Downloa
     get = partial(get_dataset, entry, folder=home, accept_terms=accept_terms, downloader=downloader)
     if entry.terms and not accept_terms:
         return get()  # which says what the terms are
-    if downloader is not None or not os.environ.get(OFFLINE):
+    offline = bool(os.environ.get(OFFLINE)) and downloader is None
+    if not offline and not (home / entry.file).is_file():
         say(f"{entry.name}: fetching {entry.url}; licence: {entry.licence}")
     try:
         return get()

@@ -20,6 +20,7 @@ from ...models.language.rules import Budget
 from ..engine.command_line.terminal import Progressbar
 from .data import PromptPart
 from .options import LongContextOptions, Method
+from .plan_files import read_any_plan
 from .spec import LongContextSpec
 
 if TYPE_CHECKING:
@@ -104,18 +105,8 @@ def _uniform(fitting: Fitting) -> Plan:
 
 def _read(fitting: Fitting) -> Plan:
     """The plan of --plan."""
-    from ...models.language.formats import read_any_plan
-
-    path = fitting.options.plan
-    assert path is not None
-    try:
-        plan = read_any_plan(path, fitting.facts)
-        plan.check(fitting.model.base)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"--plan {path}: {error}") from None
-    return plan
+    assert fitting.options.plan is not None
+    return read_any_plan(fitting.options.plan, fitting.facts)
 
 
 def _needle(fitting: Fitting) -> Plan:
