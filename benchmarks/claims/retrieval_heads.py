@@ -79,7 +79,7 @@ def main() -> None:
         records = run_jobs(
             {f"score-{number}": prompt for number, prompt in enumerate(scored)},
             lambda prompt: {"scores": needle_scores(model, [prompt]).tolist()},
-            home, fingerprint, title="score", unit="prompt",
+            home, fingerprint, title="score", unit="prompt", called="prompts",
         )  # fmt: skip
         scores = NeedleScores.of(facts)
         for record in records.values():
@@ -99,7 +99,7 @@ def main() -> None:
             loss, right, text = zip(*rows, strict=True)
             return {"loss": loss, "right": right, "text": text, "kept": plan.kept(length)}
 
-        results = run_jobs(jobs, work, home, fingerprint, title="sets", unit="set")
+        results = run_jobs(jobs, work, home, fingerprint, title="sets", unit="set", called="sets")
     best = ", ".join(f"({layer}, {head})" for layer, head in ranking[:15])
     print(f"the best 15 of {len(ranking)}: {best}; both halves of the prompts agree on "
           f"{scores.agreement(15):.0%}\n")  # fmt: skip

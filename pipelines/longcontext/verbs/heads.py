@@ -175,6 +175,7 @@ class _HeadsJob:
             self.fingerprint,
             title="score heads",
             unit="group",
+            called="groups of prompts",
         )
         for record in records.values():
             self.scores.add(torch.tensor(record["scores"]))
@@ -201,7 +202,13 @@ class _HeadsJob:
         for single in singles:
             jobs["cut-{}-{}".format(*single)] = [head for head in ranking if head != single]
         records = run_jobs(
-            jobs, self._losses, self.home, self.fingerprint, title="cut heads", unit="cut"
+            jobs,
+            self._losses,
+            self.home,
+            self.fingerprint,
+            title="cut heads",
+            unit="cut",
+            called="cuts",
         )
         whole = np.array(records["set-0"]["losses"])
         for (layer, head), is_best in singles.items():

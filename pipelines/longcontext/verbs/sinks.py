@@ -96,6 +96,7 @@ def sinks(pipeline: AnyPipeline, options: SinksOptions) -> MeasuredSinks:
                 fingerprint_of(options, {"weights": base.sha256}, FREE),
                 title="sinks",
                 unit="text",
+                called="texts",
             )
             sinks_table = pl.DataFrame(
                 [row for record in records.values() for row in record["sinks"]], schema=SINK_SCHEMA
