@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 
 from headwise.benchmarks.measure import parser_of, print_header, print_row
-from headwise.models.language.attach import attach
-from headwise.models.language.plan import Plan
-from headwise.models.language.supported import text_decoder
+from headwise.models.language.plans.plan import Plan
+from headwise.models.language.running.attach import attach
+from headwise.models.language.running.supported import text_decoder
 from headwise.pipelines import longcontext
 from headwise.pipelines.longcontext.base import open_base
 from headwise.pipelines.longcontext.data import Coder

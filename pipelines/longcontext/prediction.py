@@ -24,7 +24,7 @@ from ...data.text_files import (
     read_text_file,
     refuse_long_text,
 )
-from ...models.language.attach import attach
+from ...models.language.running.attach import attach
 from ..engine.inference.standard_input import STDIN, aside_of, set_aside
 from ..engine.pipeline import Context, Item, Schema
 from .base import open_base
@@ -38,7 +38,7 @@ from .spec import LongContextSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ...models.language.attach import Attached
+    from ...models.language.running.attach import Attached
 
 TABLE, LINE, JSON_LINE, FILE = "table", "line", "json line", "file"
 SCHEMA: Schema = {

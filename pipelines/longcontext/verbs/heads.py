@@ -16,8 +16,7 @@ from torch import nn
 from ....base.account import opened
 from ....base.errors import InputError
 from ....base.files import clear_below, write_aside
-from ....models.language.attach import attach
-from ....models.language.needle import (
+from ....models.language.analysis.needle import (
     NeedlePrompt,
     NeedleScores,
     answer_losses,
@@ -27,7 +26,8 @@ from ....models.language.needle import (
     plan_by_needle,
     planned_ranking,
 )
-from ....models.language.plan import Plan
+from ....models.language.plans.plan import Plan
+from ....models.language.running.attach import attach
 from ...engine.accounts import publish
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import say

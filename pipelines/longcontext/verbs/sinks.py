@@ -15,8 +15,8 @@ from torch import nn
 from ....base.account import note, opened
 from ....base.errors import InputError
 from ....base.files import clear_below, write_aside
-from ....models.language.sink_kinds import Sink, TextFigures, find_sinks, official_sinks
-from ....models.language.sinks import Removal, measure_sinks, removal_test
+from ....models.language.analysis.sink_kinds import Sink, TextFigures, find_sinks, official_sinks
+from ....models.language.analysis.sinks import Removal, measure_sinks, removal_test
 from ...engine.accounts import publish
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import say

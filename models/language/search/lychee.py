@@ -36,13 +36,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...kernels.key_selection import select_keys
-from .facts import ModelFacts
-from .frozen_base import FrozenBase, check_batch, mean_by_row
+from ....kernels.key_selection import select_keys
+from ..plans.facts import ModelFacts
+from ..plans.plan import Plan
+from ..plans.rules import Budget
+from ..running.frozen_base import FrozenBase, check_batch, mean_by_row
+from ..running.replaced import (
+    AttentionOfLayer,
+    attend,
+    plain_attention,
+    positions_of,
+    replaced_attention,
+)
 from .kuma import HardKuma
-from .plan import Plan
-from .replaced import AttentionOfLayer, attend, plain_attention, positions_of, replaced_attention
-from .rules import Budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

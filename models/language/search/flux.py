@@ -34,13 +34,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..recomputation import is_recomputation
-from .facts import ModelFacts
-from .frozen_base import FrozenBase, check_batch, mean_by_row, prompt_of
-from .plan import Plan
-from .replaced import attend, layer_of, positions_of, replaced_attention
-from .rules import Rule
-from .supported import attention_layers
+from ...recomputation import is_recomputation
+from ..plans.facts import ModelFacts
+from ..plans.plan import Plan
+from ..plans.rules import Rule
+from ..running.frozen_base import FrozenBase, check_batch, mean_by_row, prompt_of
+from ..running.replaced import attend, layer_of, positions_of, replaced_attention
+from ..running.supported import attention_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

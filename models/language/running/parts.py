@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .grouping import Group, Shares
+from ..plans.grouping import Group, Shares
 from .reading import Reading
 
 

@@ -33,9 +33,9 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 
-from .facts import ModelFacts
-from .replaced import attend, replaced_attention
-from .watching import WatchedLayer
+from ..analysis.watching import WatchedLayer
+from ..plans.facts import ModelFacts
+from ..running.replaced import attend, replaced_attention
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

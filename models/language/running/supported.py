@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from .facts import ModelFacts
+from ..plans.facts import ModelFacts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

@@ -29,13 +29,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .attach import attach
-from .facts import ModelFacts
+from ..plans.facts import ModelFacts
+from ..plans.plan import Plan
+from ..plans.rules import FULL, Rule
+from ..running.attach import attach
 from .influence import AnsweredPrompt, Rows, answer_losses, check_prompts, influence_blocks
-from .plan import Plan
 from .profile_store import ProfileStore
 from .rule_choice import pareto_choices, total
-from .rules import FULL, Rule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

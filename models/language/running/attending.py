@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from ...kernels.key_selection import select_keys
-from ...kernels.ragged_decode import decode_attention, pays
-from .grouping import LayerPlan, Role, Shares
+from ....kernels.key_selection import select_keys
+from ....kernels.ragged_decode import decode_attention, pays
+from ..plans.grouping import LayerPlan, Role, Shares
+from ..plans.rules import Budget
 from .parts import Part
 from .reading import Chosen, Reading
-from .rules import Budget
 
 _BLOCK = 256  # queries that are computed together, so that no mask of Q x S is made
 

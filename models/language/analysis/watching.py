@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...kernels.attention_stats import attention_stats
-from .replaced import attend, replaced_attention
-from .supported import attention_layers
+from ....kernels.attention_stats import attention_stats
+from ..running.replaced import attend, replaced_attention
+from ..running.supported import attention_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

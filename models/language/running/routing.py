@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..plans.plan import Plan
+from ..search.flux import decide, queries_before_rope
 from .cache import PlanCache, PlanLayer
-from .flux import decide, queries_before_rope
-from .plan import Plan
 from .reading import Reading
 
 # By layer, rows of the batch that keep it full: bool (B,).

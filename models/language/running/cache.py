@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
+from ..plans.grouping import LayerPlan
+from ..plans.plan import Plan
 from .attending import Call, attend_dense, attend_parts, dense
-from .grouping import LayerPlan
 from .parts import Part, parts_of
-from .plan import Plan
 from .reading import Reading
 
 

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicLayer
 
-from ...base.errors import fail, reason
-from ...base.files import write_aside
+from ....base.errors import fail, reason
+from ....base.files import write_aside
+from ..plans.grouping import Group
 from .cache import PlanCache, PlanLayer, WindowLayer
-from .grouping import Group
 from .parts import Part
 from .reading import Reading
 

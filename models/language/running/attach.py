@@ -19,12 +19,12 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
+from ..plans.grouping import LayerPlan
+from ..plans.plan import Plan
 from .attending import Call, attend_dense, attend_parts, dense
 from .cache import PlanCache, PlanLayer
 from .cache_file import weights_mark
-from .grouping import LayerPlan
 from .parts import parts_of
-from .plan import Plan
 from .reading import Reading, read_mask
 from .routing import Routing
 from .supported import attention_layers, text_decoder

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from ...base.errors import fail, reason
-from ...base.files import checksum, read_plain, write_aside, write_json
+from ....base.errors import fail, reason
+from ....base.files import checksum, read_plain, write_aside, write_json
 from .facts import ModelFacts
 from .plan import MOST_TOKENS, Budget, Plan
 

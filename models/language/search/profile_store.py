@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...base.errors import one_line, reason
-from ...base.files import write_aside
-from .facts import ModelFacts
+from ....base.errors import one_line, reason
+from ....base.files import write_aside
+from ..plans.facts import ModelFacts
 from .influence import AnsweredPrompt, Rows
 
 METADATA = "headwise_profile"

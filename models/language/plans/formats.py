@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...base.errors import fail, reason
-from ...base.files import read_plain, write_json, write_text
+from ....base.errors import fail, reason
+from ....base.files import read_plain, write_json, write_text
 from .facts import ModelFacts
 from .plan import Plan
 

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attach import attach
-from .facts import ModelFacts
-from .plan import Plan
+from ..plans.facts import ModelFacts
+from ..plans.plan import Plan
+from ..running.attach import attach
 from .watching import WatchedLayer, watched
 
 if TYPE_CHECKING:
