@@ -5,7 +5,8 @@
 
 Heads of keys are scored on 8 prompts of 512 tokens (models/language/analysis/needle.py). On 40
 others, over other texts and up to eight times as long, some sets of heads keep everything and all
-others their first 64 and last 64 tokens: all, the best 30, 15 and 8, as many at random with three seeds, all but
+others their first 64 and last 64 tokens: all, the best 30, 15 and 8, as many at random with three
+seeds, all but
 the best 15, none; beside them one window for all heads that holds as many bytes as the best 15, and
 as the best 30. Share of prompts whose passkey greedy decoding writes, with Wilson's 95 % intervals,
 loss of the answer, and of the text (256 tokens beyond sink and window). Finished parts are kept in
