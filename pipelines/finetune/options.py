@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeAlias
 
 from ...base.errors import InputError, nearest
-from ..engine.command_line.checks import (
-    check_least,
-    check_shares,
-    check_unread,
-    flag,
-    is_of_a_run,
-)
+from ..engine.command_line.checks import check_least, check_shares, check_unread, flag, is_of_a_run
 from ..engine.options import EvaluateOptions, ExportOptions, LadderOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
 
@@ -69,7 +63,7 @@ class FinetuneOptions(LadderOptions):
     group are in the same part.
     """
     general: tuple[str, ...] = ()
-    """Texts, or further tables of prompts and answers, that the model should not get worse at: their
+    """Texts, or tables of prompts and answers, that the model should not get worse at: their
     loss is measured before and after, and --mask protects what they need.
     """
     template: Template = "auto"
@@ -152,9 +146,7 @@ class FinetuneOptions(LadderOptions):
 class FinetuneEvaluateOptions(EvaluateOptions):
     """Score a tuned model, on its own test part or on other rows, beside the model as it came."""
 
-    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("columns", "general"),
-    }
+    GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {"data": ("columns", "general")}
 
     columns: tuple[str, ...] = ()
     """Columns of the table by what they hold; without it, as in the training."""
@@ -292,7 +284,9 @@ def parse_layers(text: str) -> tuple[float, float, bool] | None:
     return first, last, percent
 
 
-def parse_convert_options(convert: Conversion, words: Sequence[str]) -> dict[str, int | float | str]:
+def parse_convert_options(
+    convert: Conversion, words: Sequence[str]
+) -> dict[str, int | float | str]:
     """Options of a conversion from words such as "active=5". Raises `InputError`, on one line, for
     what is none.
     """
