@@ -1,0 +1,1 @@
+"""Language models of Hugging Face: plans of their attention, and what a tuning changes of them."""
