@@ -1,1 +1,1 @@
-"""Language models of Hugging Face: plans of their attention, and what a tuning changes of them."""
+"""Language models of Hugging Face: plans of attention over long contexts, cut caches, tuning."""

@@ -2,9 +2,10 @@
 
 from mutant import Mutant
 
-TABLE, LABELS, COUNTED, JSON = (
-    (f"data/texts/test_{name}.py",) for name in ("table", "labels", "counting", "json_lines")
+TABLE, LABELS, COUNTED = (
+    (f"data/texts/test_{name}.py",) for name in ("table", "labels", "counting")
 )
+JSON = ("data/test_json_lines.py",)
 DATA, LINEAR, BLEND, TOLD, SCORES, PREDICTED = (
     (f"pipelines/text/test_{name}.py",)
     for name in ("data", "linear", "blending", "probabilities", "scoring", "prediction")
@@ -282,7 +283,7 @@ MUTANTS = [
     Mutant(
         "text-blank-lines-vanish",
         "data",
-        "data/texts/json_lines.py",
+        "data/json_lines.py",
         "        rows.append(row)\n",
         "        rows += [row] if row else []\n",
         JSON,

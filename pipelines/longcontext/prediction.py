@@ -1,0 +1,1 @@
+"""What `--input` may be, and the rows of the output."""
