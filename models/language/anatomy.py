@@ -46,9 +46,9 @@ def layer_range(span: tuple[float, float, bool] | None, count: int) -> range:
     """The layers that a range names, of `count`.
 
     span: first, last, and whether they are in percent: the layers l with first <= 100 l / count <
-    last; else both are numbers, included; None: all.
+    last, at least one; else both are numbers, included; None: all.
 
-    Raises ValueError for a range without layers, or with more than there are.
+    Raises ValueError for a number that no layer has.
 
     >>> layer_range((25, 50, True), 30)
     range(8, 15)
@@ -57,10 +57,8 @@ def layer_range(span: tuple[float, float, bool] | None, count: int) -> range:
         return range(count)
     first, last, percent = span
     if percent:
-        chosen = range(math.ceil(first * count / 100), math.ceil(last * count / 100))
-        if not len(chosen):
-            raise ValueError(f"no layer of {count} lies from {first:g} to {last:g} %")
-        return chosen
+        start = min(math.ceil(first * count / 100), count - 1)
+        return range(start, max(start + 1, math.ceil(last * count / 100)))
     if last >= count:
         raise ValueError(f"there is no layer {last:g}; the last of {count} is {count - 1}")
     return range(int(first), int(last) + 1)

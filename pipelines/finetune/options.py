@@ -80,10 +80,10 @@ class FinetuneOptions(LadderOptions):
     """Share of the rows on which the epoch is chosen, and whether the tuned model is better."""
     test_share: float = 0.2
     """Share of the rows on which the model is scored."""
-    model: str | None = None
-    """Name of a model in `headwise data list`, such as smollm2-135m, or a folder with a causal
-    language model in Hugging Face's form (safetensors). Without it: the folder `model` beside the
-    data, as in the sample.
+    model: str = "auto"
+    """Language model: a catalogue name such as smollm2-135m, or a folder in Hugging Face form with
+    safetensors. auto: smollm2-135m; for the built-in sample a tiny model with random weights
+    (generated).
     """
     method: Method = "cofitune"
     """cofitune: some modules of some layers, by default up and down of the layers from 25 to 50 %;
