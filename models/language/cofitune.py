@@ -1,5 +1,5 @@
-"""CoFiTune (Zhang et al., arXiv 2404.10306): which modules of which layers a tuning changes, and how
-much of each hidden unit's step it takes.
+"""CoFiTune (Zhang et al., arXiv 2404.10306): which modules of which layers a tuning changes, and
+how much of each hidden unit's step it takes.
 
 Coarse: a tree search over ranges of layers, then over modules. Fine: a soft mask of hidden units,
 the rows of up (and gate) and the columns of down. The published code multiplies gradients by the
