@@ -28,7 +28,10 @@ class LongContextOptions(LadderOptions):
         "model": ("model",),
         "plan": ("method", "keep", "sink", "window", "plan"),
     }  # fmt: skip
-    SEARCH: ClassVar[Space] = {"window": Choices((16, 32, 64, 128)), "sink": Choices((4, 16, 64))}
+    SEARCH: ClassVar[Space] = {
+        "sink": Choices((None, 4, 16, 64)),
+        "window": Choices((None, 16, 32, 64, 128)),
+    }
 
     data: str | None = None
     """Prompts: a table (.csv, .tsv, .jsonl, .parquet, .xlsx) with the columns prompt and answer. Or

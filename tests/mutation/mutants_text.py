@@ -11,7 +11,8 @@ DATA, LINEAR, BLEND, TOLD, SCORES, PREDICTED = (
     for name in ("data", "linear", "blending", "probabilities", "scoring", "prediction")
 )
 NETWORK, LOSS = (f"models/text/test_{name}.py" for name in ("attention", "losses"))
-_TABLE, _LABELS, _FILES = (f"data/texts/{name}.py" for name in ("table", "labels", "files"))
+_TABLE, _LABELS = (f"data/texts/{name}.py" for name in ("table", "labels"))
+_FILES = "data/text_files.py"
 _DATA, _PARTS, _CODING, _LINEAR, _BLEND, _TOLD, _SCORES, _PREDICTION = (
     f"pipelines/text/{name}.py"
     for name in (
