@@ -13,7 +13,7 @@ from typing import NamedTuple
 import polars as pl
 
 from ...base.account import note, part_of_account
-from ...base.errors import fail, shown
+from ...base.errors import InputError, fail, shown
 from ..columns import SYNONYMS, find_columns
 from ..formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table
 from ..parts import read_part, text_of, without_other_parts
@@ -56,7 +56,7 @@ class Message(NamedTuple):
 class Dialogue(NamedTuple):
     """Messages that end with an answer; in a prediction also without it, `answer` is then None.
 
-    row: number of the row in its file, from 0.
+    row: number of the row in its file, from 0; problem: why a row of a prediction has no prompt.
     """
 
     messages: tuple[Message, ...]
@@ -66,6 +66,7 @@ class Dialogue(NamedTuple):
     part: str
     file: str
     row: int
+    problem: str = ""
 
     @property
     def prompt(self) -> str:
@@ -166,16 +167,24 @@ def _rows(
     rows, without = list[Dialogue](), list[str]()
     for k in range(frame.height):
         where = f"{file}, row {k + 1}"
-        messages, answer = _messages(where, cells, k)
-        for message in messages:
-            refuse_long_text(where, message.text)
+        problem = ""
+        try:
+            messages, answer = _messages(where, cells, k)
+            for message in messages:
+                refuse_long_text(where, message.text)
+        except InputError as error:
+            if need_answer:
+                raise
+            messages, answer, problem = (), None, str(error)
         lacking = not messages or not messages[-1].text.strip() or answer is None
         if need_answer and lacking:
             without.append(f"row {k + 1}")
             continue
         part = read_part(where, parts[k]) if parts[k] else ""
         name = ids[k] or str(k)
-        rows.append(Dialogue(messages, answer, name, groups[k], part, str(file), k))
+        if not problem and (not messages or not messages[-1].text.strip()):
+            problem = f"{where}: the prompt is empty"
+        rows.append(Dialogue(messages, answer, name, groups[k], part, str(file), k, problem))
     if without:
         note("left out", "rows without a prompt or an answer", without)
     return rows

@@ -52,6 +52,7 @@ TASK = Task(
             ImportanceOptions,
             "headwise.pipelines.finetune.verbs.importance:importance",
             "importance of hidden units, with a signal and as published",
+            standalone=True,
         ),
     },
 )
