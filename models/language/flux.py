@@ -11,7 +11,7 @@ answer.
 Departures from the published program:
 
 - Only routers are trained. Its script trains the projections of queries, keys and values too.
-- A token in both pools of a short prompt (fewer than 300 tokens) counts once; there it counts twice.
+- A token in both pools of a short prompt (under 300 tokens) counts once; there it counts twice.
 - Decisions are for each row of a batch, and padding on either side changes none.
 - The constraint is one-sided: to be sparser than asked costs nothing. Its multipliers grow by plain
   steps of ascent, stay between 0 and a bound, and shrink again where a kind is sparser than asked;
@@ -37,8 +37,9 @@ from torch.utils.checkpoint import checkpoint
 from ..recomputation import is_recomputation
 from .facts import ModelFacts
 from .frozen_base import FrozenBase, check_batch, mean_by_row, prompt_of
-from .plan import Plan, Rule
+from .plan import Plan
 from .replaced import attend, attention_modules, layer_of, positions_of, replaced_attention
+from .rules import Rule
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -33,12 +33,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...kernels.key_selection import select_keys
 from .facts import ModelFacts
 from .frozen_base import FrozenBase, check_batch, mean_by_row
-from .key_sets import key_sets
 from .kuma import HardKuma
-from .plan import Budget, Plan
+from .plan import Plan
 from .replaced import AttentionOfLayer, attend, plain_attention, positions_of, replaced_attention
+from .rules import Budget
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -173,7 +174,7 @@ class LycheeRoles(FrozenBase):
         tail = _Tail(self, ids, mask, start)
         with torch.no_grad():
             dense = tail.run(plain_attention)
-        mixed = tail.run(_Mixing(self, self._draw(ids, noise), answer[:, start:]))
+        mixed = tail.run(_Mixing(self, self._draw(ids, noise), mask, answer[:, start:]))
         difference = self._difference(mixed, dense, answer[:, start:])
         penalty, density = self._penalty()
         return LycheeParts(difference + penalty, difference, penalty, density)
@@ -224,11 +225,13 @@ def ramped_target(target: float, share: float, ramp: float) -> float:
 class _Mixing:
     """The attention of all layers while answer tokens are decoded with gates.
 
-    gates: (B, L, KV); answer: bool (B, T). Layers come in order, and each hands its sets on.
+    gates: (B, L, KV); mask: bool (B, N), True = a token; answer: bool (B, T). Layers come in order,
+    and each hands its sets on.
     """
 
     owner: LycheeRoles
     gates: Tensor
+    mask: Tensor
     answer: Tensor
     sets: Tensor | None = field(default=None)
 
@@ -239,14 +242,31 @@ class _Mixing:
         owner = self.owner
         if not owner.free[layer] and layer != owner.first:
             return attend(query, key, value, allowed, scale)
-        below, size = self.sets, owner.sets
-        fresh = key_sets(query, key, allowed, size=size.size, sink=size.sink, recent=size.recent)
+        below, fresh = self.sets, self.choose(query, key)
         if below is None:
             self.sets = fresh
             return attend(query, key, value, allowed, scale)
         gates = self.gates[:, layer]
         self.sets = torch.where((gates > 0.5)[..., None, None], fresh, below)
         return _checkpointed(query, key, value, allowed, below, gates, self.answer, scale)
+
+    def choose(self, query: Tensor, key: Tensor) -> Tensor:
+        """The set of every head and token, bool (B, KV, T, N): what decoding chooses, see
+        `select_keys`.
+        """
+        budget, (rows, keys) = self.owner.budget, self.mask.shape
+        last = torch.arange(keys - query.shape[2], keys, device=key.device).expand(rows, -1)
+        chosen, valid = select_keys(
+            query.detach(),
+            key.detach(),
+            budget.keys,
+            sink=budget.sink,
+            recent=budget.recent,
+            mask=self.mask,
+            last=last,
+        )
+        sets = valid.new_zeros(*chosen.shape[:3], keys)
+        return sets.scatter_(-1, chosen, valid)
 
 
 def _mixed(

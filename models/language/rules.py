@@ -54,12 +54,12 @@ class Rule:
     def allowed(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Which keys queries may attend to: bool (..., Q, K).
 
-        queries, keys: positions in the text, int64 (..., Q) and (..., K), counted from 0. A query
-        at position p sees the window of a text of p + 1 tokens, so that a text read in one piece
-        and token by token is the same.
+        queries, keys: positions in the text, int64 (..., Q) and (..., K), counted from 0; a key
+        below 0 is padding. A query at position p sees the window of a text of p + 1 tokens, so that
+        a text read in one piece and token by token is the same.
         """
         queries, keys = queries[..., :, None], keys[..., None, :]
-        past = keys <= queries
+        past = (keys <= queries) & (keys >= 0)
         if self.full:
             return past
         lengths = queries + 1
