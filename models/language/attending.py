@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from ...kernels.key_selection import select_keys
 from .grouping import LayerPlan, Role, Shares
 from .parts import Part
 from .reading import Chosen, Reading
@@ -102,24 +103,24 @@ def decode(call: Call, query: Tensor, parts: list[Part]) -> Tensor:
 
 
 def choose_keys(reading: Reading, query: Tensor, part: Part, budget: Budget) -> None:
-    """Let heads choose the keys with the highest scores for heads above, into `reading.chosen`.
+    """Let heads choose the keys that heads above inherit, into `reading.chosen`; see `select_keys`.
 
-    query: (R, h, G, d). The score of a key is its product with the mean of the queries that share
-    it, as in LycheeDecode. The first and last real tokens of the budget are always among them,
-    padding and later tokens never; a text shorter than the budget is chosen as a whole.
+    query: (B, h, G, d). A text shorter than the budget is chosen as a whole.
     """
-    positions = reading.all_keys(part.rows)[:, None]
-    lengths = torch.tensor(reading.lengths(part.rows), device=query.device)[:, None, None]
-    scores = (query.mean(2, keepdim=True) @ part.keys.mT)[:, :, 0].float()
-    always = (positions < budget.sink) | (positions >= lengths - budget.recent)
-    scores = scores.masked_fill(always, torch.inf).masked_fill(positions < 0, -torch.inf)
-    size = min(budget.keys, max(reading.lengths(part.rows)))
-    columns = scores.topk(size, dim=-1).indices.sort(-1).values
-    short = min(reading.lengths(part.rows)) < size
+    chosen, real = select_keys(
+        query.flatten(1, 2)[:, :, None],
+        part.keys,
+        budget.keys,
+        sink=budget.sink,
+        recent=budget.recent,
+        mask=reading.real,
+    )
+    # In the order of the text, which does not depend on how close scores are.
+    chosen, order = chosen[:, :, 0].sort(-1)
+    real = real[:, :, 0].gather(-1, order)
     for place, head in enumerate(part.group.heads):
-        chosen = columns[:, place]
-        real = positions[:, 0].expand(len(chosen), -1).gather(1, chosen) >= 0 if short else None
-        reading.chosen[head] = Chosen(chosen, real)
+        columns, is_real = chosen[:, place], real[:, place]
+        reading.chosen[head] = Chosen(columns, None if reading.real is None else is_real)
 
 
 def _inherited(reading: Reading, part: Part) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -129,7 +130,9 @@ def _inherited(reading: Reading, part: Part) -> tuple[Tensor, Tensor, Tensor | N
     index = columns[..., None].expand(-1, -1, -1, part.keys.shape[-1])
     mask = None
     if sets[0].real is not None:
-        mask = torch.stack([chosen.real for chosen in sets if chosen.real is not None], 1)[:, :, None]
+        mask = torch.stack([chosen.real for chosen in sets if chosen.real is not None], 1)[
+            :, :, None
+        ]
     return part.keys.gather(2, index), part.values.gather(2, index), mask
 
 

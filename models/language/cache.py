@@ -9,12 +9,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import (
-    Cache,
-    CacheLayerMixin,
-    DynamicLayer,
-    DynamicSlidingWindowLayer,
-)
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from .attending import Call, attend_dense, attend_parts, dense
 from .grouping import LayerPlan
@@ -34,7 +29,11 @@ class WindowLayer(DynamicSlidingWindowLayer):
     ) -> tuple[Tensor, Tensor]:
         """Keys and values that new tokens may attend to, after these were added."""
         keys, values = super().update(key_states, value_states, *args, **kwargs)
-        if self.keys is not None and self.values is not None and len(self.keys[0, 0]) < keys.shape[2]:
+        if (
+            self.keys is not None
+            and self.values is not None
+            and len(self.keys[0, 0]) < keys.shape[2]
+        ):
             self.keys, self.values = self.keys.clone(), self.values.clone()
         return keys, values
 
@@ -196,7 +195,9 @@ class PlanCache(Cache):
                 yield layer.keys
                 yield layer.values
 
-    def note(self, tokens: Tensor | None, reading: Reading, batch: int, device: torch.device) -> None:
+    def note(
+        self, tokens: Tensor | None, reading: Reading, batch: int, device: torch.device
+    ) -> None:
         """Remember what a call reads: ids (B, N), or None for vectors."""
         if tokens is None:
             tokens = torch.full((batch, reading.new), -1, device=device)

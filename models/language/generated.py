@@ -7,6 +7,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 GENERATED = "generated"
 POSITIONS = 1024
@@ -46,6 +47,8 @@ def write_generated_model(folder: Path) -> Path:
         torch.manual_seed(2026)
         model = LlamaForCausalLM(config)
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    config.architectures = [type(model).__name__]
+    config.save_pretrained(folder)
+    save_file(model.state_dict(), folder / "model.safetensors", {"format": "pt"})
     tokenizer.save_pretrained(folder)
     return folder

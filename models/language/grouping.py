@@ -59,7 +59,7 @@ class LayerPlan:
             role = Role.INHERITS if plan.inherits[layer][head] else Role.HOLDS
             if (layer, head) in chosen:
                 role = Role.CHOOSES
-            members.setdefault((rule, role), []).append(head)
+            members.setdefault((FULL if rule.full else rule, role), []).append(head)
         groups = tuple(Group(tuple(heads), *key) for key, heads in members.items())
         everything = Group(tuple(range(plan.facts.kv_heads)), FULL)
         return cls(layer, everything, groups, plan.routed[layer])

@@ -11,7 +11,7 @@ largest weight). A head of keys has the largest score of its query heads, for ea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attach import attach
-from .plan import ModelFacts, Plan
+from .facts import ModelFacts
+from .plan import Plan
 from .watching import WatchedLayer, watched
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ HALVES = 2  # prompts of even and of odd number, so that a choice can be made tw
 @dataclass(frozen=True)
 class NeedlePrompt:
     """A prompt with its answer. ids: tokens of both; answer: how many of them, at the end, are the
-    answer; needle: places [start, end) of the needles.
+    answer; needle: places [start, end) of the needles, none where only the loss is asked for.
     """
 
     ids: tuple[int, ...]
@@ -45,8 +46,6 @@ class NeedlePrompt:
             raise ValueError("NeedlePrompt: needs an answer of a token and a token before it")
         if any(not 0 <= start < end <= begin for start, end in self.needle):
             raise ValueError("NeedlePrompt: a needle lies outside of the prompt, or is empty")
-        if not self.targets():
-            raise ValueError("NeedlePrompt: no token of the answer is in a needle")
 
     @classmethod
     def of(cls, prompt: Sequence[int], answer: Sequence[int]) -> NeedlePrompt:
@@ -151,7 +150,8 @@ def needle_scores(model: PreTrainedModel, prompts: Sequence[NeedlePrompt]) -> Te
     """Scores of every query head on each prompt, float32 (B, L, H), from one forward pass.
 
     Prompts of other lengths are padded on the right, which changes no score. One layer's rows are
-    held at a time. Raises ValueError for a model whose attention cannot be watched.
+    held at a time. Raises ValueError for a prompt without a needle that its answer repeats, and a
+    model whose attention cannot be watched.
     """
     ids, present = padded(prompts, model.device)
     longest = max(len(prompt.rows()) for prompt in prompts)
@@ -160,6 +160,8 @@ def needle_scores(model: PreTrainedModel, prompts: Sequence[NeedlePrompt]) -> Te
     targets = torch.zeros(ids.shape, device=model.device)
     for place, prompt in enumerate(prompts):
         count = len(prompt.rows())
+        if not prompt.targets():
+            raise ValueError(f"prompt {place}: no token of the answer is in its needle")
         rows[place, :count] = torch.tensor(prompt.rows(), device=model.device)
         counted[place, :count] = 1.0 / count
         targets[place, prompt.targets()] = 1.0
@@ -220,21 +222,26 @@ def plan_by_needle(
     fitted_on: Mapping[str, object] | None = None,
 ) -> Plan:
     """The `heads` heads of keys with the highest scores keep everything, the others their first
-    `sink` and last `window` tokens.
+    `sink` and last `window` tokens. Layers with a window of their own are left as they are.
 
-    Raises ValueError for more heads than there are, or scores of another model.
+    Raises ValueError for more heads than may be cut, or scores of another model.
     """
-    table = scores.table()
-    if table.shape != (facts.layers, facts.kv_heads):
+    if scores.table().shape != (facts.layers, facts.kv_heads):
         raise ValueError("plan_by_needle: the scores are of a model with other heads")
-    if not 0 <= heads <= table.numel():
-        raise ValueError(f"plan_by_needle: {heads} heads of {table.numel()}")
-    return head_plan(facts, scores.ranked()[:heads], sink, window, fitted_on)
+    ranked = planned_ranking(scores, facts)
+    if not 0 <= heads <= len(ranked):
+        raise ValueError(f"plan_by_needle: {heads} heads of {len(ranked)} that a plan may cut")
+    return head_plan(facts, ranked[:heads], sink, window, fitted_on)
+
+
+def planned_ranking(scores: NeedleScores, facts: ModelFacts) -> list[tuple[int, int]]:
+    """As `NeedleScores.ranked`, of the layers that a plan may cut."""
+    return [(layer, head) for layer, head in scores.ranked() if facts.planned(layer)]
 
 
 def head_plan(
     facts: ModelFacts,
-    full: Sequence[tuple[int, int]],
+    full: Iterable[tuple[int, int]],
     sink: int,
     window: int,
     fitted_on: Mapping[str, object] | None = None,
@@ -243,22 +250,26 @@ def head_plan(
     table = torch.zeros(facts.layers, facts.kv_heads, dtype=torch.bool)
     for layer, head in full:
         table[layer, head] = True
-    return Plan.of_heads(facts, full=table, sink=sink, window=window)
+    return Plan.of_heads(
+        facts, table, sink=sink, window=window, method="needle", fitted_on=dict(fitted_on or {})
+    )
 
 
 def heads_within(keep: float, facts: ModelFacts, *, sink: int, window: int, length: int) -> int:
     """The most heads that may stay full while the cache of `length` tokens keeps at most the share
     `keep` of its bytes; ValueError where sink and window alone need more.
     """
-    total, least = facts.layers * facts.kv_heads, min(1.0, (sink + window) / length)
+    least = head_plan(facts, [], sink, window).kept(length)
+    planned = sum(map(facts.planned, range(facts.layers))) * facts.kv_heads
     if not least <= keep <= 1:
         raise ValueError(
             f"a share of {keep:g} of the cache cannot be kept: sink {sink} and window {window} "
-            f"alone are {least:.3f} of {length} tokens"
+            f"alone are {least:.3f} of it at {length} tokens"
         )
     if least == 1:
-        return total
-    return int((keep - least) / (1 - least) * total + 1e-9)
+        return planned
+    # Every head adds the same bytes; a share that fits exactly must not fail by rounding.
+    return int((keep - least) / (1 - least) * planned + 1e-9)
 
 
 def knock_out(
@@ -275,8 +286,9 @@ def knock_out(
     a job can store what it has.
     """
     facts = ModelFacts.of(model)
-    every_head = {(layer, head) for layer in range(facts.layers) for head in range(facts.kv_heads)}
+    planned = [layer for layer in range(facts.layers) if facts.planned(layer)]
+    all_heads = {(layer, head) for layer in planned for head in range(facts.kv_heads)}
     for cut in heads:
-        plan = head_plan(facts, sorted(every_head - {cut}), sink, window)
-        with attach(model, plan):
-            yield cut, answer_losses(model, prompts)[0]
+        with attach(model, head_plan(facts, all_heads - {cut}, sink, window)):
+            losses = answer_losses(model, prompts)[0]
+        yield cut, losses

@@ -40,7 +40,9 @@ class Reading:
     chosen: dict[int, Chosen] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, batch: int, past: int, new: int, real: Tensor | None, device: torch.device) -> Reading:
+    def of(
+        cls, batch: int, past: int, new: int, real: Tensor | None, device: torch.device
+    ) -> Reading:
         """From the mask of all tokens so far, (B, past + new), or None where all are real."""
         total = past + new
         if real is None:

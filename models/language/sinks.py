@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StateFigures:
-    """Of the states after a layer. norm: (B, T); cosine, centred: (B, R, T), with the candidates."""
+    """Of states. norm: (B, T); cosine, centred: (B, R, T), with the candidates."""
 
     norm: Tensor
     cosine: Tensor
@@ -259,7 +259,7 @@ def writing_layers(figures: TextFigures, place: int, alike: float = 0.9) -> list
 
 
 def rank_correlation(first: Tensor, second: Tensor) -> Tensor:
-    """Spearman's correlation of rows, (R, N) each -> (R,); places where either is nan are left out."""
+    """Spearman's correlation of rows, (R, N) each -> (R,), without places where either is nan."""
     usable = ~(first.isnan() | second.isnan())
     correlations = []
     for one_row, other_row, use in zip(first, second, usable, strict=True):

@@ -26,7 +26,7 @@ class LongContextOptions(LadderOptions):
         "data": ("columns", "lengths", "depths", "kinds", "fit_prompts", "validation_prompts",
                  "test_prompts", "validation_share", "test_share"),
         "model": ("model",),
-        "plan": ("method", "keep", "sink", "window", "plan"),
+        "plan": ("method", "share", "sink", "window", "plan"),
     }  # fmt: skip
     SEARCH: ClassVar[Space] = {
         "sink": Choices((None, 4, 16, 64)),
@@ -67,14 +67,14 @@ class LongContextOptions(LadderOptions):
     grow with the length (moa); heads that choose keys for the heads above (lychee); a router by
     layer (flux); the same window for all heads (uniform); nothing is cut (full); or --plan (plan).
     """
-    keep: float = 0.375
+    share: float = 0.375
     """Share of the full cache's bytes that the plan may keep at the longest prompts."""
     sink: int | None = None
     """First tokens that every head keeps (default: an eighth of the shortest prompt, 64 at most).
     """
     window: int | None = None
     """Last tokens that a head keeps that is not full (default: as many as --sink); of --method
-    uniform: what --keep leaves.
+    uniform: what --share leaves.
     """
     plan: str | None = None
     """Plan to take as it is (--method plan): a .json of `export`, MoA's .json, or DuoAttention's
@@ -209,8 +209,8 @@ def check(options: object) -> None:
 
 def _check_training(options: LongContextOptions) -> None:
     check_shares(options, ("validation_share", "test_share"))
-    if not 0 < options.keep <= 1:
-        raise InputError(f"--keep {options.keep}: must be a share above 0, 1 at most")
+    if not 0 < options.share <= 1:
+        raise InputError(f"--share {options.share}: must be a share above 0, 1 at most")
     for name in ("depths", "kinds"):
         if not getattr(options, name):
             raise InputError(f"{flag(name)}: names nothing")
@@ -223,7 +223,7 @@ def _check_training(options: LongContextOptions) -> None:
         problem = "needs --plan FILE" if options.plan is None else "is read by --method plan"
         raise InputError(f"{'--method plan' if options.plan is None else '--plan'}: {problem}")
     if options.method in ("full", "plan"):
-        check_unread(options, ("keep", "sink", "window"), "the methods that make a plan")
+        check_unread(options, ("share", "sink", "window"), "the methods that make a plan")
     if options.method not in LEARNED:
         reader = f"--method {' and '.join(LEARNED)}"
         check_unread(options, ("epochs", "lr", "batch_size", "weight_decay", "clip"), reader)

@@ -189,8 +189,23 @@ def _text(folder: Path) -> SmallData:
     return SmallData(folder, rows, "text", "label", "customer", "part", "", options=options)
 
 
+def _longcontext(folder: Path) -> SmallData:
+    rows: list[Row] = [
+        {
+            "prompt": f"In house {k} the code is {1000 + k}. It rains. In house {k} the code is",
+            "answer": str(1000 + k),
+            "group": f"n{k // 2}",
+            "part": _part(k, 24),
+        }
+        for k in range(24)
+    ]
+    options = {"model": "generated"}
+    return SmallData(folder, rows, "prompt", "answer", "group", "part", "", options=options)
+
+
 BUILDERS: dict[str, Callable[[Path], SmallData]] = {
     "forecast": _forecast,
+    "longcontext": _longcontext,
     "medical": _medical,
     "ranking": _ranking,
     "reid": _reid,

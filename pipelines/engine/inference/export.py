@@ -17,7 +17,6 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from types import NotImplementedType
 from typing import Any
@@ -92,7 +91,7 @@ def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
         raise InputError(f"{path}: is a directory; --output names the file to write")
     further = pipeline.further_exports()
     if ending := next((name for name in further if path.name.lower().endswith(name)), None):
-        write_aside(path, partial(further[ending], load_run(pipeline, options.run, "cpu").model))
+        further[ending](load_run(pipeline, options.run, "cpu").model, path)
         say(f"exported {path}")
         return str(path)
     if path.suffix.lower() not in (".pt2", ".onnx"):

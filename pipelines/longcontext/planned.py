@@ -1,0 +1,127 @@
+"""A language model with a plan, as a module whose state is the plan alone.
+
+Shapes: B prompts, N tokens, V of the vocabulary, L layers, K heads of keys and values.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from ...models.language.attach import attach
+from ...models.language.facts import ModelFacts
+from ...models.language.flux import FluxRouter
+from ...models.language.frozen_base import FrozenBase
+from ...models.language.lychee import LycheeRoles
+from ...models.language.plan import Plan
+from ...models.language.rules import Budget
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class PlannedModel(FrozenBase):
+    """A frozen language model that attends to what a plan keeps.
+
+    model: is no part of the state. learner: what a training changes, if the method learns; a plan
+    with a router takes its weights from there. beside: the model with the plan that was made, for
+    windows that stand beside it.
+
+    Until `take` is called the plan is that of the full model.
+    """
+
+    sink: Tensor
+    alpha: Tensor
+    beta: Tensor
+    full: Tensor
+    inherits: Tensor
+    routed: Tensor
+    budget: Tensor
+    checked_to: Tensor
+    learner: LycheeRoles | FluxRouter | None
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        learner: LycheeRoles | FluxRouter | None = None,
+        beside: PlannedModel | None = None,
+    ) -> None:
+        super().__init__(model)
+        self.facts = ModelFacts.of(model)
+        shape = (self.facts.layers, self.facts.kv_heads)
+        whole = torch.zeros(shape, dtype=torch.int64)
+        # Whole numbers in place of bool and infinity, so that any other value is another plan.
+        for name, value in {
+            "sink": whole,
+            "alpha": whole.double(),
+            "beta": whole.double(),
+            "full": whole + 1,
+            "inherits": whole,
+            "routed": whole[:, 0],
+            "budget": torch.zeros(3, dtype=torch.int64),
+            "checked_to": torch.zeros((), dtype=torch.int64),
+        }.items():
+            self.register_buffer(name, value.clone())
+        self.learner = learner
+        self.method = "full"
+        self.fitted_on: dict[str, object] = {}
+        # Past nn.Module: the other model is stored by itself.
+        object.__setattr__(self, "beside", beside)
+
+    @property
+    def domain(self) -> PlannedModel:
+        """The model with the plan that was made: this one, or the one that windows stand beside."""
+        return cast("PlannedModel | None", self.__dict__["beside"]) or self
+
+    @torch.no_grad()
+    def take(self, plan: Plan) -> None:
+        """Attend as a plan says from now on. Raises ValueError for a plan of another model."""
+        plan.check(self.base)
+        alpha = torch.tensor(plan.alpha, dtype=torch.float64)
+        self.full.copy_(alpha.isinf())
+        self.alpha.copy_(torch.where(alpha.isinf(), 0.0, alpha))
+        for name in ("sink", "beta", "inherits", "routed"):
+            table: Tensor = getattr(self, name)
+            table.copy_(torch.tensor(getattr(plan, name)))
+        budget = plan.budget
+        numbers = (0, 0, 0) if budget is None else (budget.keys, budget.sink, budget.recent)
+        self.budget.copy_(torch.tensor(numbers))
+        self.checked_to.fill_(plan.checked_to)
+        self.method, self.fitted_on = plan.method, dict(plan.fitted_on)
+
+    @property
+    def plan(self) -> Plan:
+        """What the model attends to. Raises ValueError for tables that contradict each other."""
+        alpha = torch.where(self.full > 0, math.inf, self.alpha)
+        keys, sink, recent = self.budget.tolist()
+        routed = [bool(value) for value in self.routed.tolist()]
+        learner = self.domain.learner
+        router = learner.tensors() if any(routed) and isinstance(learner, FluxRouter) else None
+        return Plan.of_tables(
+            self.facts,
+            method=self.method,
+            sink=self.sink.cpu(),
+            alpha=alpha.cpu(),
+            beta=self.beta.cpu(),
+            inherits=(self.inherits > 0).cpu(),
+            budget=Budget(keys, sink, recent) if keys else None,
+            routed=routed,
+            router=router,
+            fitted_on=self.fitted_on,
+            checked_to=int(self.checked_to),
+        )
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """ids int64 (B, N), mask bool (B, N), True = a token -> logits (B, N, V)."""
+        with attach(self.base, self.plan):
+            out = self.base(input_ids=ids, attention_mask=mask.long(), use_cache=False)
+        return out.logits
+
+
+def planned(model: nn.Module) -> PlannedModel:
+    """A module that is known to be a model with a plan."""
+    assert isinstance(model, PlannedModel)
+    return model
