@@ -23,7 +23,7 @@ from ...data.prompts.dialogues import FIELDS, Dialogue, DialogueReading, read_di
 from ...data.prompts.sample_answers import SAMPLE
 from ...models.language.generated import GENERATED
 from ...models.language.opening import OpenedLanguageModel
-from ..engine.language_models import open_base
+from ..engine.opened_models import open_base
 from ..engine.pipeline import Member, Splits
 from ..engine.subsets import Taken, joined_groups, own_or_shares, refuse_shared_groups, take_groups
 from ..engine.training.order import Batch, mix

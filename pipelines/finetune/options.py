@@ -45,7 +45,7 @@ class FinetuneOptions(LadderOptions):
         "data": ("columns", "general", "template", "most_tokens", "packing", "validation_share",
                  "test_share"),
         "model": ("model", "method", "modules", "layers", "mask", "rank", "alpha", "experts",
-                  "active", "convert", "convert_options", "accept_terms"),
+                  "active", "convert", "convert_options"),
         "scores": ("shots", "answers", "new_tokens"),
     }  # fmt: skip
     SEARCH: ClassVar[Space] = {
@@ -120,8 +120,6 @@ class FinetuneOptions(LadderOptions):
     """Options of --convert, such as shared=2 active=5 router=linear for moh, factor=2 spread=0.02
     for grouped-differential, experts=4 active=2 for upcycle. The layers are those of --layers.
     """
-    accept_terms: bool = False
-    """Accept the terms of a model that is not free, such as gemma3-270m."""
     shots: int = 3
     """Rows of the training part that the model as it came may see before the prompt: it is
     compared with and without them.
@@ -214,7 +212,7 @@ class ImportanceOptions:
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("model", "general", "template", "most_tokens", "accept_terms"),
+        "data": ("model", "general", "template", "most_tokens"),
         "output": ("output",),
     }
 
@@ -228,8 +226,6 @@ class ImportanceOptions:
     """How a prompt is written for the model; see `train`."""
     most_tokens: int = 512
     """Tokens of a text; longer ones are cut."""
-    accept_terms: bool = False
-    """Accept the terms of a model that is not free."""
     batch_size: int = 4
     """Texts in a pass."""
 

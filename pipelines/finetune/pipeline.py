@@ -13,7 +13,7 @@ from ...data.prompts.sample_answers import write_sample_answers
 from ...models.language.cofitune import mask_steps
 from ...models.language.tuned import Change, LanguageModel, TunedModel
 from ..engine.command_line.checks import check_unread
-from ..engine.language_models import open_base
+from ..engine.opened_models import open_base
 from ..engine.pipeline import (
     Batch,
     Context,

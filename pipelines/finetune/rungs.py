@@ -13,7 +13,7 @@ from torch import nn
 
 from ...models.language.tuned import LanguageModel, ModelAsItCame
 from ..engine.ladder import LadderScores, Rung, Rungs, drawn_scores
-from ..engine.language_models import open_base
+from ..engine.opened_models import open_base
 from ..engine.options import RungName
 from ..engine.pipeline import Context, Splits
 from .data import TunePart

@@ -20,19 +20,6 @@ from ....base.errors import InputError, reason
 _SLACK, _TENSORS, _NUMBERS = 4, 1_000, 10_000_000
 _beside: ContextVar[bool] = ContextVar("beside", default=False)
 _OFFLINE = "HF_HUB_OFFLINE"  # what the hub's client asks before each request
-_counted: ContextVar[bool] = ContextVar("counted", default=True)
-
-
-@contextmanager
-def of_other_files() -> Iterator[None]:
-    """What is built within it is as large as files of the user that are no part of the run, such as
-    the language model that a run changes a part of: it does not count.
-    """
-    token = _counted.set(False)
-    try:
-        yield
-    finally:
-        _counted.reset(token)
 
 
 @contextmanager
@@ -49,8 +36,6 @@ def build_within(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal tensors, numbers
         if _beside.get() or parameter is None or isinstance(parameter, nn.UninitializedParameter):
-            return
-        if not _counted.get():
             return
         tensors, numbers = tensors + 1, numbers + parameter.numel()
         if tensors > most_tensors or numbers > most_numbers:

@@ -17,7 +17,7 @@ from ....models.language.lora import merge_lora
 from ....models.language.tuned import LanguageModel, ModelAsItCame, TunedModel
 from ...engine.command_line.terminal import say
 from ...engine.inference.export import export as export_program
-from ...engine.language_models import open_base
+from ...engine.opened_models import open_base
 from ...engine.runs.loaded import load_run
 from ...engine.training.jobs import with_data
 from ..options import FinetuneExportOptions

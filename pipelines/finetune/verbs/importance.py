@@ -12,7 +12,7 @@ from ....base.errors import InputError
 from ....base.files import write_aside
 from ....models.language.importance import UnitGradients, unit_gradients
 from ...engine.command_line.terminal import say
-from ...engine.language_models import open_base
+from ...engine.opened_models import open_base
 from ..coding import DialogueCoder
 from ..data import template_of
 from ..general import read_general

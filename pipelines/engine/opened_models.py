@@ -1,4 +1,4 @@
-"""Language models that tasks build on: opened once, and known again by their checksum."""
+"""Language models that runs stand beside: opened once, and known again by their checksum."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from ...base.errors import InputError
 from ...base.files import file_stamp
 from ...models.language.generated import GENERATED, write_generated_model
-from ...models.language.opening import OpenedLanguageModel, open_language_model
-from .runs.limits import of_other_files
+from ...models.language.opening import OpenedLanguageModel, open_language_folder
+from .runs.limits import beside_the_run
 
 
 def open_base(
@@ -19,14 +19,14 @@ def open_base(
     """The language model of a name or a folder; one that was opened before is not read again, so
     leave it as it is.
 
-    sha256: of the weights that a run was made with. Raises `InputError` for other ones, and for all
+    sha256: of the files that a run was made with. Raises `InputError` for other ones, and for all
     that cannot be opened.
     """
     weights = Path(name) / "model.safetensors"
     opened = _opened(name, option, file_stamp(weights) if weights.is_file() else None)
     if sha256 is not None and opened.sha256 != sha256:
         raise InputError(
-            f"{name}: is not the model that the run was made with: the sha256 of its weights is "
+            f"{name}: is not the model that the run was made with: the sha256 of its files is "
             f"{opened.sha256[:12]}…, not {sha256[:12]}…"
         )
     return opened
@@ -34,17 +34,19 @@ def open_base(
 
 @lru_cache(maxsize=1)  # one model at a time: a second one may not fit into memory
 def _opened(name: str, option: str, _changed: tuple[int, ...] | None) -> OpenedLanguageModel:
-    with of_other_files():
-        if name == GENERATED:
-            with tempfile.TemporaryDirectory() as folder:
-                model = write_generated_model(Path(folder))
-                opened = open_language_model(str(model), option=option)
-        else:
-            try:
-                opened = open_language_model(name, option=option)
-            except InputError:
-                raise
-            except ValueError as error:
-                raise InputError(str(error)) from None
+    with beside_the_run():
+        opened = _open(name, option)
     opened.model.requires_grad_(False)
     return opened
+
+
+def _open(name: str, option: str) -> OpenedLanguageModel:
+    try:
+        if name == GENERATED:
+            with tempfile.TemporaryDirectory() as folder:
+                return open_language_folder(write_generated_model(Path(folder)), name=GENERATED)
+        return open_language_folder(name)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{option} {error}") from None
