@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from ...base.account import note, part_of_account
+from ...base.account import doubt, note, part_of_account
 from ...base.errors import InputError, fail, shown
 from ..columns import SYNONYMS, find_columns
 from ..formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table
@@ -186,6 +186,9 @@ def _rows(
             problem = f"{where}: the prompt is empty"
         rows.append(Dialogue(messages, answer, name, groups[k], part, str(file), k, problem))
     if without:
+        more = f" (and {len(without) - 1:,} more)" if without[1:] else ""
+        problem = "has no prompt or no answer; fill it or leave the row out"
+        doubt("missing-labels", f"{file}, {without[0]}{more}", problem)
         note("left out", "rows without a prompt or an answer", without)
     return rows
 

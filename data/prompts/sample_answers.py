@@ -10,11 +10,11 @@ from pathlib import Path
 from ...base.files import write_text
 
 SAMPLE = "generated-answers"
-NUMBERS, ASKED_TWICE = range(20, 64), range(20, 40)
+NUMBERS, ASKED_TWICE = range(20, 60), range(20, 28)
 _ONES = (
     "", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 )  # fmt: skip
-_TENS = {2: "twenty", 3: "thirty", 4: "forty", 5: "fifty", 6: "sixty"}
+_TENS = {2: "twenty", 3: "thirty", 4: "forty", 5: "fifty"}
 _ASKED = ("Write {} in words.", "How is {} spelled?")
 
 

@@ -130,6 +130,7 @@ def open_new(options: FinetuneOptions) -> Splits[TuneSpec, TunePart]:
         ),
         template=coder.template,
         most_tokens=options.most_tokens,
+        new_tokens=options.new_tokens,
         columns=dict(table.columns),
         parts={},
     )

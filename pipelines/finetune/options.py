@@ -171,8 +171,8 @@ class FinetunePredictOptions(PredictOptions):
     """Columns of a table by what they hold; without it, as in the training."""
     most_rows: int | None = None
     """Answer the first rows of each file only."""
-    new_tokens: int = 64
-    """Tokens of an answer, at most."""
+    new_tokens: int | None = None
+    """Tokens of an answer, at most; without it, as in the training."""
     shard_size: int = 200
     """Prompts per shard: the unit of restarting and of sharing work."""
     batch_size: int = 8

@@ -148,7 +148,7 @@ class FinetunePipeline(
 
     def prediction_options(self, options: FinetuneOptions, spec: TuneSpec) -> Mapping[str, object]:
         """The first prompts alone: generating answers takes long."""
-        return {"most_rows": max(1, options.answers), "new_tokens": options.new_tokens}
+        return {"most_rows": max(1, options.answers)}
 
     def export_example(
         self, model: nn.Module, splits: Splits[TuneSpec, TunePart]

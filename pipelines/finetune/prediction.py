@@ -100,6 +100,7 @@ def predict_prompts(
     assert isinstance(model, LanguageModel)
     options, spec = context.options, context.spec
     coder = coder_of(spec)
+    new_tokens = spec.new_tokens if options.new_tokens is None else options.new_tokens
     asked: list[tuple[int, Dialogue, list[int]]] = []
     answers: dict[int, pl.DataFrame | ValueError] = {}
     for place, item in enumerate(items):
@@ -111,7 +112,7 @@ def predict_prompts(
             answers[place] = error
     for start in range(0, len(asked), options.batch_size):
         chosen = asked[start : start + options.batch_size]
-        for (place, dialogue, _), answer in zip(chosen, _answers(model, chosen, coder, options)):
+        for (place, dialogue, _), answer in zip(chosen, _answers(model, chosen, coder, new_tokens)):
             answers[place] = answer if isinstance(answer, ValueError) else _row(
                 dialogue, answer, coder
             )  # fmt: skip
@@ -135,13 +136,13 @@ def _answers(
     model: LanguageModel,
     chosen: Sequence[tuple[int, Dialogue, list[int]]],
     coder: DialogueCoder,
-    options: FinetunePredictOptions,
+    new_tokens: int,
 ) -> list[Answer | ValueError]:
     """The answers; where a prompt cannot be answered, the others are all the same."""
 
     def answered(prompts: Sequence[list[int]]) -> list[Answer | ValueError]:
         given = answer_prompts(
-            model, prompts, new_tokens=options.new_tokens, ends=coder.ends, padding=coder.padding
+            model, prompts, new_tokens=new_tokens, ends=coder.ends, padding=coder.padding
         )
         return list(given)
 

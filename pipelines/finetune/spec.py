@@ -38,6 +38,7 @@ class TuneSpec(Spec):
     base        the model that was tuned
     template    how prompts are written for it
     most_tokens of a prompt and its answer
+    new_tokens  of a generated answer
     columns     of the table, by what they hold
     parts       prompts of each part
     importance  of hidden units by layer, by which a training is masked
@@ -47,6 +48,7 @@ class TuneSpec(Spec):
     base: BaseFacts
     template: Literal["chat", "plain"]
     most_tokens: int
+    new_tokens: int
     columns: dict[str, str]
     parts: dict[str, int]
     importance: Mapping[int, Tensor] = field(
