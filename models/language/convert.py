@@ -225,6 +225,7 @@ def convert(
                 fresh += _to_differential(attention, options)
     for weight in fresh:
         weight.requires_grad_(True)
+    model.train(model.training)  # what is new, too
     return fresh
 
 

@@ -140,7 +140,8 @@ def _loss(model: nn.Module, text: TextBatch, form: Form, seed: int) -> Tensor:
 
 def _logits(model: nn.Module, text: TextBatch) -> Tensor:
     """(N, V) of one text."""
-    return model(input_ids=text.tokens, use_cache=False).logits[0].float()
+    logits: Tensor = model(input_ids=text.tokens, use_cache=False).logits[0]
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 @contextmanager

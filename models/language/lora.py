@@ -84,6 +84,7 @@ def add_lora(
     places = list(linear_places(model, layers, kinds))
     for place in places:
         setattr(place.parent, place.attribute, LoRA(place.linear, rank=rank, alpha=alpha))
+    model.train(model.training)  # what is new, too
     return len(places)
 
 
@@ -105,6 +106,7 @@ def add_moe_lora(
             place.linear, present, experts=experts, active=active, rank=rank, alpha=alpha
         )
         setattr(place.parent, place.attribute, wrapped)
+    model.train(model.training)  # what is new, too
     return len(places)
 
 

@@ -110,7 +110,7 @@ class TunedModel(LanguageModel):
     """
 
     def __init__(self, model: PreTrainedModel, change: Change) -> None:
-        super().__init__(copy.deepcopy(model))
+        super().__init__(_sharing_copy(model))
         base = self.base
         self.change = change
         self.layers: Sequence[int] = range(base.config.get_text_config().num_hidden_layers)
@@ -126,7 +126,10 @@ class TunedModel(LanguageModel):
             raise ValueError("nothing of the model would be trained")
         made = [f"base.{name}" for name, _ in base.named_buffers() if name not in buffers]
         self._store_only(frozenset([*trained, *made]))
-        self._share(model)
+        shared = {weight.data_ptr() for weight in model.parameters()}
+        for weight in self.trained():
+            if weight.data_ptr() in shared:
+                weight.data = weight.data.clone()
         self.masks: dict[nn.Parameter, Tensor] = {}
 
     def _choose(self, change: Change) -> None:
@@ -151,14 +154,6 @@ class TunedModel(LanguageModel):
                     **ranks,  # type: ignore[arg-type]
                 )
 
-    def _share(self, model: nn.Module) -> None:
-        """Let what is not trained share its memory with the model."""
-        theirs = dict(model.named_parameters())
-        for name, weight in self.base.named_parameters():
-            original = theirs.get(name)
-            if not weight.requires_grad and original is not None:
-                weight.data = original.data
-
     def protect(self, importance: Mapping[int, Tensor]) -> None:
         """Let an optimiser take 1 - importance of the steps of hidden units, see `unit_masks`."""
         chosen = {layer: values for layer, values in importance.items() if layer in self.layers}
@@ -167,6 +162,15 @@ class TunedModel(LanguageModel):
     def trained(self) -> list[nn.Parameter]:
         """The weights that a training changes."""
         return [weight for weight in self.parameters() if weight.requires_grad]
+
+
+def _sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy whose weights are the same memory."""
+    memo: dict[int, object] = {
+        id(weight): nn.Parameter(weight.detach(), weight.requires_grad)
+        for weight in model.parameters()
+    }
+    return copy.deepcopy(model, memo)
 
 
 class ModelAsItCame(LanguageModel):
