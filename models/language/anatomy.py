@@ -35,8 +35,8 @@ def decoder_layers(model: nn.Module) -> nn.ModuleList:
     """The layers of a causal language model, the lowest first. Raises ValueError for a model that
     has none by that name.
     """
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
-    layers = getattr(decoder, "layers", None)
+    find = getattr(model, "get_decoder", None)
+    layers = getattr(find() if callable(find) else model, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not len(layers):
         raise ValueError(f"{type(model).__name__}: has no list of decoder layers to tune in parts")
     return layers

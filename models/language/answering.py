@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .tuned import LanguageModel
+
+if TYPE_CHECKING:
+    from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,10 @@ def answer_prompts(
         return_dict_in_generate=True,
         output_logits=True,
     )
-    given = model.base.generate(
+    given: GenerateDecoderOnlyOutput = model.base.generate(  # type: ignore[operator]
         tokens.to(device), attention_mask=mask.to(device), generation_config=settings
     )
+    assert given.logits is not None
     new = given.sequences[:, length:].cpu()
     chosen = [
         step.float().log_softmax(-1).gather(1, new[:, k : k + 1].to(step.device))

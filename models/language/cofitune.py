@@ -46,9 +46,11 @@ def unit_masks(model: nn.Module, importance: Mapping[int, Tensor]) -> dict[nn.Pa
     for place in linear_places(model, list(importance), FEED_FORWARD):
         share = 1 - importance[place.layer].to(place.linear.weight)
         across = place.kind == "down"
-        masks[place.linear.weight] = share[None, :] if across else share[:, None]
-        if place.linear.bias is not None and not across:
-            masks[place.linear.bias] = share
+        weight, bias = place.linear.weight, place.linear.bias
+        assert isinstance(weight, nn.Parameter)
+        masks[weight] = share[None, :] if across else share[:, None]
+        if isinstance(bias, nn.Parameter) and not across:
+            masks[bias] = share
     return {weight: mask for weight, mask in masks.items() if weight.requires_grad}
 
 

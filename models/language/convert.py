@@ -11,7 +11,7 @@ a head, E experts.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -229,13 +229,38 @@ def convert(
     return fresh
 
 
-def _attention_of(layer: nn.Module) -> nn.Module:
-    attention = getattr(layer, "self_attn", None)
-    parts = ("q_proj", "o_proj", "head_dim", "num_key_value_groups")
-    if attention is None or any(not hasattr(attention, part) for part in parts):
-        kind = type(attention if attention is not None else layer).__name__
+class _Attention(NamedTuple):
+    """An attention of transformers: the module, its layer of queries and its last one, K and d."""
+
+    module: nn.Module
+    query: nn.Linear
+    out: nn.Linear
+    groups: int
+    head_width: int
+
+    @property
+    def per_group(self) -> int:
+        """G, heads of queries that share keys."""
+        return self.query.out_features // self.head_width // self.groups
+
+    def take(self, query: nn.Module, out: nn.Module, per_group: int) -> None:
+        """Put other layers in their place, with that many heads to each head of keys."""
+        parts = {"q_proj": query, "o_proj": out, "num_key_value_groups": per_group}
+        for name, part in parts.items():
+            setattr(self.module, name, part)
+
+
+def _attention_of(layer: nn.Module) -> _Attention:
+    module = getattr(layer, "self_attn", None)
+    query, out = getattr(module, "q_proj", None), getattr(module, "o_proj", None)
+    size, per_group = (getattr(module, n, None) for n in ("head_dim", "num_key_value_groups"))
+    fits = isinstance(query, nn.Linear) and isinstance(out, nn.Linear)
+    if module is None or not fits or not isinstance(size, int) or not isinstance(per_group, int):
+        kind = type(layer if module is None else module).__name__
         raise ValueError(f"{kind}: is no attention with q_proj and o_proj, so it is not converted")
-    return attention
+    assert isinstance(query, nn.Linear)
+    assert isinstance(out, nn.Linear)
+    return _Attention(module, query, out, query.out_features // size // per_group, size)
 
 
 def _option(options: Mapping[str, Option], name: str, default: ValueT) -> ValueT:
@@ -243,12 +268,13 @@ def _option(options: Mapping[str, Option], name: str, default: ValueT) -> ValueT
 
 
 def _to_moh(
-    attention: nn.Module, present: PresentTokens, options: Mapping[str, Option]
+    attention: _Attention, present: PresentTokens, options: Mapping[str, Option]
 ) -> list[nn.Parameter]:
-    query, out = attention.q_proj, attention.o_proj
-    heads = query.out_features // attention.head_dim
+    query, heads = attention.query, attention.groups * attention.per_group
     routing = HeadGates(query.in_features, heads, present, **options).to(query.weight)  # type: ignore[arg-type]
-    attention.q_proj, attention.o_proj = RoutedQueries(query, routing), RoutedOutput(out, routing)
+    attention.take(
+        RoutedQueries(query, routing), RoutedOutput(attention.out, routing), attention.per_group
+    )
     return list(routing.parameters())
 
 
@@ -289,39 +315,30 @@ def _wider(linear: nn.Linear, weight: Tensor) -> nn.Linear:
     return layer
 
 
-def _groups_of(attention: nn.Module) -> tuple[int, int]:
-    """K and d."""
-    size = attention.head_dim
-    return attention.q_proj.out_features // size // attention.num_key_value_groups, size
-
-
-def _to_differential(attention: nn.Module, options: Mapping[str, Option]) -> list[nn.Parameter]:
+def _to_differential(attention: _Attention, options: Mapping[str, Option]) -> list[nn.Parameter]:
     factor, spread = _option(options, "factor", 2), _option(options, "spread", 0.02)
     if factor < 1:
         raise ValueError(f"grouped-differential: factor must be at least 1, got {factor}")
-    groups, size = _groups_of(attention)
-    query = _grown(attention.q_proj, groups, size, factor, spread=spread, noise=True)
+    _, query, out, groups, size = attention
+    grown = _grown(query, groups, size, factor, spread=spread, noise=True)
     # Group growth: copies of a signal head share its columns of the last layer.
-    columns = attention.o_proj.weight.detach().unflatten(1, (groups, 1, -1)) / factor
-    out = _wider(attention.o_proj, columns.repeat(1, 1, factor, 1).flatten(1))
-    attention.num_key_value_groups = attention.num_key_value_groups * factor + 1
-    combined = DifferentialOutput(out, groups, size)
-    attention.q_proj, attention.o_proj = _Replaced(query), combined
-    return [*query.parameters(), *combined.parameters()]
+    columns = out.weight.detach().unflatten(1, (groups, 1, -1)) / factor
+    wider = _wider(out, columns.repeat(1, 1, factor, 1).flatten(1))
+    combined = DifferentialOutput(wider, groups, size)
+    attention.take(_Replaced(grown), combined, attention.per_group * factor + 1)
+    return [*grown.parameters(), *combined.parameters()]
 
 
-def _to_experts(attention: nn.Module, options: Mapping[str, Option]) -> list[nn.Parameter]:
+def _to_experts(attention: _Attention, options: Mapping[str, Option]) -> list[nn.Parameter]:
     experts, spread = _option(options, "experts", 2), _option(options, "spread", 0.0)
     if experts < 2:
         raise ValueError(f"bam: needs 2 experts or more, got {experts}")
-    groups, size = _groups_of(attention)
-    width = attention.q_proj.in_features
-    linear = _grown(attention.q_proj, groups, size, experts, spread=spread, noise=False)
-    queries = ExpertQueries(linear, width, experts)
-    out = _wider(attention.o_proj, attention.o_proj.weight.detach().repeat(1, experts))
-    output = ExpertOutput(out, queries, groups, size)
-    attention.num_key_value_groups *= experts
-    attention.q_proj, attention.o_proj = queries, output
+    _, query, out, groups, size = attention
+    grown = _grown(query, groups, size, experts, spread=spread, noise=False)
+    queries = ExpertQueries(grown, query.in_features, experts)
+    wider = _wider(out, out.weight.detach().repeat(1, experts))
+    output = ExpertOutput(wider, queries, groups, size)
+    attention.take(queries, output, attention.per_group * experts)
     return [*queries.parameters(), *output.parameters()]
 
 

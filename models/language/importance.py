@@ -153,7 +153,7 @@ def _disturbed(model: nn.Module, seed: int) -> Iterator[None]:
         states = output[0] if isinstance(output, tuple) else output
         share = torch.rand(states.shape, generator=generator).to(states.device)
         states = states * (share >= DISTURBED) / (1 - DISTURBED)
-        return (states, *output[1:]) if isinstance(output, tuple) else states
+        return (states, *output[1:]) if isinstance(output, tuple) else states  # type: ignore[return-value]
 
     hooks = [layer.register_forward_hook(drop) for layer in decoder_layers(model)]
     try:

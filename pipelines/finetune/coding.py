@@ -34,7 +34,7 @@ class Coded(NamedTuple):
 
 
 class DialogueCoder:
-    """Writes dialogues for a model.
+    """Writes dialogues for a model, and reads its answers.
 
     template: "chat", by the tokenizer's template, or "plain": prompt, line, answer, end.
     """
@@ -42,11 +42,11 @@ class DialogueCoder:
     def __init__(
         self, tokenizer: PreTrainedTokenizerBase, template: Literal["chat", "plain"]
     ) -> None:
-        self.tokenizer, self.template = tokenizer, template
-        end = tokenizer.eos_token_id
-        self.ends: tuple[int, ...] = () if end is None else (int(end),)
-        padding = tokenizer.pad_token_id
-        self.padding = int(padding if padding is not None else (self.ends or (0,))[0])
+        self.tokenizer = tokenizer
+        self.template: Literal["chat", "plain"] = template
+        end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
+        self.ends: tuple[int, ...] = (end,) if isinstance(end, int) else ()
+        self.padding = padding if isinstance(padding, int) else (*self.ends, 0)[0]
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of messages that wait for an answer."""
@@ -83,7 +83,7 @@ class DialogueCoder:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of an answer."""
-        return str(self.tokenizer.decode(tokens, skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
 
     def _before(self, messages: Sequence[Message]) -> str:
         """What stands before an answer to these messages."""

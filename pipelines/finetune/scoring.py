@@ -312,11 +312,11 @@ def score(
     plain = without_prefix(model)
     general, general_exact = dict[str, Change](), dict[str, tuple[int, int, int]]()
     for texts in part.general:
-        pair = [row_losses(m, texts.rows, device, padding=padding) for m in (came, plain)]
-        general[texts.name] = change_of(*pair, np.arange(len(texts.rows)))
+        first, second = (row_losses(m, texts.rows, device, padding=padding) for m in (came, plain))
+        general[texts.name] = change_of(first, second, np.arange(len(texts.rows)))
         if texts.dialogues and answers:
-            counts = [_exact_of(m, texts, part, new_tokens, device) for m in (came, plain)]
-            general_exact[texts.name] = (*counts, len(texts.dialogues))
+            right = [_exact_of(m, texts, part, new_tokens, device) for m in (came, plain)]
+            general_exact[texts.name] = (right[0], right[1], len(texts.dialogues))
     right_after = None
     if converted is not None:
         right_after = row_losses(converted, part.coded, device, padding=padding).mean
