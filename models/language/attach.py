@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .attending import Call, attend_dense, attend_parts, dense
 from .cache import PlanCache, PlanLayer
+from .cache_file import weights_mark
 from .grouping import LayerPlan
 from .parts import parts_of
 from .plan import Plan
@@ -103,7 +104,7 @@ class Attached:
     def __init__(
         self, model: PreTrainedModel, plan: Plan, modules: list[nn.Module], beyond: bool
     ) -> None:
-        self.plan = plan
+        self.model, self.plan = model, plan
         self.layers = [LayerPlan.of(plan, layer) for layer in range(plan.facts.layers)]
         self._most = None if beyond else plan.facts.positions
         self._routing = Routing(plan, modules)
@@ -113,7 +114,11 @@ class Attached:
 
     def cache(self) -> PlanCache:
         """An empty cache for one batch of texts, which holds what the plan keeps."""
-        return PlanCache(self.plan, self.layers)
+        return PlanCache(self.plan, self.layers, self.weights)
+
+    def weights(self) -> str:
+        """A mark of the model's weights: SHA-256 of the first numbers of each."""
+        return weights_mark(self.model)
 
     def close(self) -> None:
         """Forget the last call."""

@@ -67,10 +67,9 @@ def attend_dense(call: Call, keys: Tensor, values: Tensor) -> Tensor:
 
 def attend_parts(call: Call, parts: Iterable[Part]) -> Tensor:
     """Attention over parts that together hold all heads of all rows: (B, Q, H, d)."""
-    batch, heads, queries, _ = call.query.shape
     parts = list(parts)
-    kv_heads = max(max(part.group.heads) for part in parts) + 1
-    query = call.query.unflatten(1, (kv_heads, heads // kv_heads))
+    kv_heads = 1 + max(max(part.group.heads) for part in parts)
+    query = call.query.unflatten(1, (kv_heads, -1))
     if call.reading.decoding:
         output = decode(call, query, parts)
     else:
@@ -130,9 +129,8 @@ def _inherited(reading: Reading, part: Part) -> tuple[Tensor, Tensor, Tensor | N
     index = columns[..., None].expand(-1, -1, -1, part.keys.shape[-1])
     mask = None
     if sets[0].real is not None:
-        mask = torch.stack([chosen.real for chosen in sets if chosen.real is not None], 1)[
-            :, :, None
-        ]
+        real = [chosen.real for chosen in sets if chosen.real is not None]
+        mask = torch.stack(real, 1)[:, :, None]
     return part.keys.gather(2, index), part.values.gather(2, index), mask
 
 

@@ -5,7 +5,7 @@ Shapes: B rows of a batch, KV heads of keys and values, T tokens so far, N new t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -29,11 +29,9 @@ class WindowLayer(DynamicSlidingWindowLayer):
     ) -> tuple[Tensor, Tensor]:
         """Keys and values that new tokens may attend to, after these were added."""
         keys, values = super().update(key_states, value_states, *args, **kwargs)
-        if (
-            self.keys is not None
-            and self.values is not None
-            and len(self.keys[0, 0]) < keys.shape[2]
-        ):
+        assert self.keys is not None
+        assert self.values is not None
+        if self.keys.shape[2] < keys.shape[2]:
             self.keys, self.values = self.keys.clone(), self.values.clone()
         return keys, values
 
@@ -158,12 +156,13 @@ class PlanCache(Cache):
 
     layers: a `PlanLayer` where the plan says anything, else what the model itself has. tokens: ids
     that were read, int64 (B, T), -1 where the model was given vectors; real: bool (B, T), False for
-    padding.
+    padding. weights: gives a mark of the model's weights, which keys and values depend on.
     """
 
-    def __init__(self, plan: Plan, plans: list[LayerPlan]) -> None:
+    def __init__(self, plan: Plan, plans: list[LayerPlan], weights: Callable[[], str]) -> None:
         super().__init__(layers=[self._layer(plan, layer_plan) for layer_plan in plans])
         self.plan = plan
+        self.weights = weights
         self.tokens: Tensor | None = None
         self.real: Tensor | None = None
 
@@ -217,7 +216,8 @@ class PlanCache(Cache):
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Go on with these rows, as beam search asks."""
-        super().reorder_cache(beam_idx)
+        for layer in self.layers:
+            layer.reorder_cache(beam_idx)  # type: ignore[arg-type]
         self._select(beam_idx)
 
     def batch_repeat_interleave(self, repeats: int) -> None:

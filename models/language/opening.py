@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
-from ...base.errors import InputError, one_line, reason, shown
+from ...base.errors import InputError, reason, shown
 from ...base.files import read_plain
 from .facts import ModelFacts
 
@@ -50,7 +49,7 @@ class OpenedLanguageModel:
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """What plans of attention need to know of it. Raises ValueError for what has no such plan."""
+        """What plans of attention need to know of it. Raises ValueError where there is no plan."""
         return ModelFacts.of(self.model)
 
 
@@ -84,11 +83,12 @@ def open_language_folder(
     with _quiet():
         model = _model(home, dtype)
         tokenizer = _tokenizer(home)
-    rows = model.get_input_embeddings().weight.shape[0]
+    vectors = model.get_input_embeddings().weight
+    rows = len(vectors) if isinstance(vectors, torch.Tensor) else 0
     if len(tokenizer) > rows:
         raise ValueError(
-            f"{home}: its tokenizer has {len(tokenizer)} tokens, and its weights are of {rows}; the "
-            "files are of two models"
+            f"{home}: its tokenizer has {len(tokenizer)} tokens, and its weights are of {rows}; "
+            "the files are of two models"
         )
     return OpenedLanguageModel(model, tokenizer, name or str(folder), sha256, licence, home)
 
@@ -115,8 +115,8 @@ def weight_files(home: Path) -> list[Path]:
     pickles = [name for name in others if name.endswith(_PICKLES)]
     if pickles:
         raise ValueError(
-            f"{home}: {pickles[0]} is a pickle, which can run code, and is not opened; convert it to "
-            f"{WEIGHTS} where you trust it: model.save_pretrained of transformers"
+            f"{home}: {pickles[0]} is a pickle, which can run code, and is not opened; convert it "
+            f"to {WEIGHTS} where you trust it: model.save_pretrained of transformers"
         )
     raise ValueError(f"{home}: has no {WEIGHTS}; {_SAVE}")
 
@@ -175,7 +175,7 @@ def _model(home: Path, dtype: torch.dtype) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     try:
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        result: object = AutoModelForCausalLM.from_pretrained(
             str(home),
             dtype=dtype,
             local_files_only=True,
@@ -185,14 +185,12 @@ def _model(home: Path, dtype: torch.dtype) -> PreTrainedModel:
         )
     except Exception as error:  # of transformers, safetensors, torch or the system
         raise ValueError(f"{home}: cannot be opened ({reason(error)})") from None
-    for what, names in (
-        ("lacks", loaded["missing_keys"]),
-        ("does not know", loaded["unexpected_keys"]),
-    ):
-        for name in sorted(names):
-            raise ValueError(
-                f"{home}: the model {what} {len(names)} of its weights, such as {name}"
-            )
+    assert isinstance(result, tuple)  # with output_loading_info
+    model, info = result
+    for what, kind in (("lacks", "missing_keys"), ("does not know", "unexpected_keys")):
+        if names := sorted(info[kind]):
+            text = f"the model {what} {len(names)} of its weights, such as {names[0]}"
+            raise ValueError(f"{home}: {text}")
     return model.eval()
 
 

@@ -35,9 +35,8 @@ class Part:
     @classmethod
     def of(cls, group: Group, rows: Tensor | None, keys: Tensor, values: Tensor) -> Part:
         """From keys and values of all rows and heads, (B, KV, S, d): a view where it can be."""
-        return cls(
-            group, rows, *(_selected(states, group.heads, rows) for states in (keys, values))
-        )
+        keys, values = (_selected(states, group.heads, rows) for states in (keys, values))
+        return cls(group, rows, keys, values)
 
     def extend(self, keys: Tensor, values: Tensor, reading: Reading) -> None:
         """Add the new tokens of all rows and heads, (B, KV, N, d)."""
@@ -81,9 +80,8 @@ class Part:
         # What is forgotten comes first, then what is held in its order.
         order = held.long().sort(dim=1, stable=True).indices[:, held.shape[1] - size :]
         same = len(self.positions) == 1 and len(set(sizes)) == 1
-        self.keys, self.values = (
-            _taken(states, order, same) for states in (self.keys, self.values)
-        )
+        self.keys = _taken(self.keys, order, same)
+        self.values = _taken(self.values, order, same)
         held = held.gather(1, order)
         positions = self.positions.expand(len(order), -1).gather(1, order).masked_fill(~held, -1)
         self.positions = positions[:1] if same else positions
@@ -100,10 +98,8 @@ class Part:
             index = place[index]
             self.rows = torch.nonzero(index >= 0).flatten()
             index = index[self.rows]
-        self.keys, self.values = (
-            self.keys.index_select(0, index),
-            self.values.index_select(0, index),
-        )
+        self.keys = self.keys.index_select(0, index)
+        self.values = self.values.index_select(0, index)
         if self.positions is not None and len(self.positions) > 1:
             self.positions = self.positions.index_select(0, index)
         return len(index) > 0

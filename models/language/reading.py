@@ -89,8 +89,8 @@ def read_mask(
     """Rows, new tokens, mask of all tokens so far (None without padding) and device of a call.
 
     arguments: those of the model's forward method; past: tokens before; remembered: the mask of
-    these, bool (B, past), where a cache knows it. Raises ValueError, in one line, for a mask that says anything but
-    which tokens are padding, or contradicts what was read before.
+    these, bool (B, past), where a cache knows it. Raises ValueError, in one line, for a mask that
+    says anything but which tokens are padding, or contradicts what was read before.
     """
     tokens = arguments.get("input_ids")
     if tokens is None:

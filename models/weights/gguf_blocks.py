@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
+_LOW, _FOUR = np.uint8(15), np.uint8(4)
+
 
 class Kind(NamedTuple):
     """How a tensor is stored. name: as ggml calls it; weights, size: of a block, the size in bytes;
@@ -35,13 +37,13 @@ def _halves(blocks: Bytes, start: int) -> Floats:
 
 def _nibbles(packed: Bytes) -> Bytes:
     """Low halves of the bytes of a group (..., g), then the high ones: (..., 2 g)."""
-    return np.concatenate([packed & 15, packed >> 4], axis=-1)
+    return np.concatenate([packed & _LOW, packed >> _FOUR], axis=-1)
 
 
 def _fifth_bits(blocks: Bytes, start: int) -> Bytes:
     """The bits of four bytes of each block, lowest first, as the fifth bits of 32 numbers."""
     bits = np.unpackbits(blocks[:, start : start + 4], axis=1, bitorder="little")
-    return bits << 4
+    return bits << _FOUR
 
 
 def _f32(blocks: Bytes) -> Floats:

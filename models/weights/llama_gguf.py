@@ -208,8 +208,11 @@ def _check_fit(config: Config, state: Mapping[str, Tensor]) -> None:
     """Raise ValueError where weights are missing or too many, or have another shape."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    others = {name: value for name, value in config.items() if name != "model_type"}
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(str(config["model_type"]), **others)
+        )
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if config["tie_word_embeddings"]:
         expected.pop("lm_head.weight", None)

@@ -154,13 +154,19 @@ class LongContextPipeline(
         self, model: nn.Module, splits: Splits[LongContextSpec, PromptPart]
     ) -> tuple[ExportInputs, FreeAxes]:
         """The beginnings of two prompts; how many and how long they are is free."""
+        # Asked for here, since tables cannot be read while a graph is traced.
+        if any(planned(model).plan.routed):
+            raise InputError(
+                "export: a plan with a router chooses by prompt, which no graph can hold; .json "
+                "writes the plan"
+            )
         part = splits.test
         batch = part.__getitems__([0, min(1, len(part) - 1)])
         length = int(batch["mask"].sum(1).min().clamp(max=64))
         prompts = torch.export.Dim("prompts", min=2)
         tokens = torch.export.Dim("tokens", min=2, max=planned(model).facts.positions)
         free = {0: prompts, 1: tokens}
-        return (batch["ids"][:, :length], batch["mask"][:, :length]), (free, free)
+        return tuple(batch[name][:, :length].contiguous() for name in ("ids", "mask")), (free, free)
 
     def further_exports(self) -> Mapping[str, Callable[[nn.Module, Path], None]]:
         """Plans: MoA's and our JSON, DuoAttention's table."""

@@ -6,6 +6,7 @@ Shapes: B prompts, N tokens, V of the vocabulary, L layers, K heads of keys and 
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -17,6 +18,7 @@ from ...models.language.flux import FluxRouter
 from ...models.language.frozen_base import FrozenBase
 from ...models.language.lychee import LycheeRoles
 from ...models.language.plan import Plan
+from ...models.language.replaced import attend, positions_of, replaced_attention
 from ...models.language.rules import Budget
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class PlannedModel(FrozenBase):
         self.fitted_on: dict[str, object] = {}
         # Past nn.Module: the other model is stored by itself.
         object.__setattr__(self, "beside", beside)
+        self._plan: Plan | None = None
 
     @property
     def domain(self) -> PlannedModel:
@@ -91,10 +94,20 @@ class PlannedModel(FrozenBase):
         self.budget.copy_(torch.tensor(numbers))
         self.checked_to.fill_(plan.checked_to)
         self.method, self.fitted_on = plan.method, dict(plan.fitted_on)
+        self._plan = None
+
+    def _load_from_state_dict(self, *arguments: object) -> None:
+        self._plan = None
+        super()._load_from_state_dict(*arguments)  # pyright: ignore
 
     @property
     def plan(self) -> Plan:
         """What the model attends to. Raises ValueError for tables that contradict each other."""
+        if self._plan is None:
+            self._plan = self._read_plan()
+        return self._plan
+
+    def _read_plan(self) -> Plan:
         alpha = torch.where(self.full > 0, math.inf, self.alpha)
         keys, sink, recent = self.budget.tolist()
         routed = [bool(value) for value in self.routed.tolist()]
@@ -116,9 +129,34 @@ class PlannedModel(FrozenBase):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """ids int64 (B, N), mask bool (B, N), True = a token -> logits (B, N, V)."""
-        with attach(self.base, self.plan):
+        plan = self.plan
+        if torch.compiler.is_exporting():
+            positions = positions_of(mask)
+            work = replaced_attention(self.base, partial(_masked, plan, positions))
+        else:
+            work = attach(self.base, plan)
+        with work:
             out = self.base(input_ids=ids, attention_mask=mask.long(), use_cache=False)
         return out.logits
+
+
+def _masked(
+    plan: Plan,
+    positions: Tensor,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    allowed: Tensor,
+    scale: float,
+) -> Tensor:
+    """The attention of a layer under the masks of its rules, as a graph can hold it: all keys are
+    computed. See `AttentionOfLayer`.
+    """
+    if plan.facts.planned(layer):
+        rules = [rule.allowed(positions, positions) for rule in plan.rules(layer)]
+        allowed = allowed & torch.stack(rules, 1)
+    return attend(query, key, value, allowed, scale)
 
 
 def planned(model: nn.Module) -> PlannedModel:
