@@ -10,6 +10,7 @@ from ...base.errors import InputError
 from ...base.files import file_stamp
 from ...models.language.generated import GENERATED, write_generated_model
 from ...models.language.opening import OpenedLanguageModel, open_language_folder
+from .language_models import open_language_model
 from .runs.limits import beside_the_run
 
 
@@ -22,8 +23,8 @@ def open_base(
     sha256: of the files that a run was made with. Raises `InputError` for other ones, and for all
     that cannot be opened.
     """
-    weights = Path(name) / "model.safetensors"
-    opened = _opened(name, option, file_stamp(weights) if weights.is_file() else None)
+    files = sorted(Path(name).iterdir()) if Path(name).is_dir() else []
+    opened = _opened(name, option, tuple(map(file_stamp, files)))
     if sha256 is not None and opened.sha256 != sha256:
         raise InputError(
             f"{name}: is not the model that the run was made with: the sha256 of its files is "
@@ -33,7 +34,9 @@ def open_base(
 
 
 @lru_cache(maxsize=1)  # one model at a time: a second one may not fit into memory
-def _opened(name: str, option: str, _changed: tuple[int, ...] | None) -> OpenedLanguageModel:
+def _opened(
+    name: str, option: str, _changed: tuple[tuple[int, ...] | None, ...]
+) -> OpenedLanguageModel:
     with beside_the_run():
         opened = _open(name, option)
     opened.model.requires_grad_(False)
@@ -41,12 +44,7 @@ def _opened(name: str, option: str, _changed: tuple[int, ...] | None) -> OpenedL
 
 
 def _open(name: str, option: str) -> OpenedLanguageModel:
-    try:
-        if name == GENERATED:
-            with tempfile.TemporaryDirectory() as folder:
-                return open_language_folder(write_generated_model(Path(folder)), name=GENERATED)
-        return open_language_folder(name)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{option} {error}") from None
+    if name != GENERATED:
+        return open_language_model(name, option=option)
+    with tempfile.TemporaryDirectory() as folder:
+        return open_language_folder(write_generated_model(Path(folder)), name=GENERATED)

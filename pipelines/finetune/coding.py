@@ -116,7 +116,7 @@ class DialogueCoder:
         not write them.
         """
         special = first and self.template == "plain"
-        tokens = list(self.tokenizer(text, add_special_tokens=special)["input_ids"])
+        tokens = list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
         if special and tokens and tokens[-1] in self.ends and not text.endswith(self._end()):
             tokens.pop()  # some tokenizers end every text
         return tokens

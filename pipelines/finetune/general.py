@@ -12,6 +12,7 @@ from ...base.account import note
 from ...base.errors import InputError, fail
 from ...data.columns import plain_name
 from ...data.formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table, stem_of
+from ...data.prompts.builtin import builtin_texts
 from ...data.prompts.dialogues import DIALOGUE_SYNONYMS, Dialogue, DialogueReading, read_dialogues
 from ...data.prompts.table import PROMPT_SYNONYMS
 from ...data.text_files import is_text_file, read_text_file
@@ -20,6 +21,7 @@ from .coding import Coded, DialogueCoder
 
 PARTS = ("train", "validation", "test")
 MOST = 64  # texts of a part
+BUILTIN = "builtin"  # texts that need no file
 LEAST_TOKENS = 8  # of a piece of a text
 
 
@@ -62,17 +64,24 @@ def read_general(
 
 def _read(name: str, path: str, coder: DialogueCoder, most_tokens: int, seed: int) -> GeneralTexts:
     rows, dialogues = list[Coded](), list[Dialogue]()
-    files = list_files(path, TABLE_SUFFIXES)
-    if not is_text_file(files[0]) and _has_answers(files[0]):
+    if path == BUILTIN:
+        texts = builtin_texts()
+        files = list[str]()
+    else:
+        files, texts = list_files(path, TABLE_SUFFIXES), list[str]()
+    if files and not is_text_file(files[0]) and _has_answers(files[0]):
         for dialogue in read_dialogues(path, DialogueReading()).dialogues:
             row = coder.row(dialogue)
-            if len(row) <= most_tokens:
-                rows.append(row)
-                dialogues.append(dialogue)
+            if len(row) > most_tokens:
+                what = f"general prompts of more than {most_tokens:,} tokens (--most-tokens)"
+                note("left out", what, [f"{name}, row {dialogue.row + 1}"])
+                continue
+            rows.append(row)
+            dialogues.append(dialogue)
     else:
-        for file in files:
-            for text in _texts(file):
-                rows += _pieces(coder.text(text), most_tokens)
+        texts += [text for file in files for text in _texts(file)]
+        for text in texts:
+            rows += _pieces(coder.text(text), most_tokens)
     if len(rows) < len(PARTS):
         raise fail(
             f"--general {path}",

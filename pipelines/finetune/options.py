@@ -64,7 +64,8 @@ class FinetuneOptions(LadderOptions):
     """
     general: tuple[str, ...] = ()
     """Texts, or tables of prompts and answers, that the model should not get worse at: their
-    loss is measured before and after, and --mask protects what they need.
+    loss is measured before and after, and --mask protects what they need. builtin: English prose,
+    the documentation of Python.
     """
     template: Template = "auto"
     """How a prompt is written for the model: by its chat template (chat), or as it is with a line
