@@ -44,7 +44,7 @@ SHARES = (1.0, 0.5, 0.1, 0.01)
 
 def audit(name: str) -> None:
     """What the published importance is, and what a mask on gradients does."""
-    from headwise.models.language.importance import unit_gradients
+    from headwise.models.language.tuning.importance import unit_gradients
     from headwise.pipelines.engine.opened_models import open_base
     from headwise.pipelines.finetune.coding import DialogueCoder
     from headwise.pipelines.finetune.masks import batches

@@ -65,7 +65,7 @@ def perplexity(model: torch.nn.Module, held: torch.Tensor) -> float:
 def cell(form: str, seed: int, folder: Path) -> None:
     """Convert, continue, measure."""
     from headwise.models.attention.base import auxiliary_loss
-    from headwise.models.language.tuned import Change, ModelAsItCame, TunedModel
+    from headwise.models.language.tuning.tuned import Change, ModelAsItCame, TunedModel
     from headwise.pipelines.engine.opened_models import open_base
 
     asked = json.loads((folder / "asked.json").read_text())
@@ -100,8 +100,8 @@ def share_on(form: str, heads: int) -> str:
     """Of the heads or experts, how many a token has on, by design."""
     conversion, options = FORMS[form]
     if conversion == "moh":
-        from headwise.models.language.convert import HeadGates
-        from headwise.models.language.present import PresentTokens
+        from headwise.models.language.tuning.convert import HeadGates
+        from headwise.models.language.tuning.present import PresentTokens
 
         gates = HeadGates(heads, heads, PresentTokens(), **options)  # type: ignore[arg-type]
         return f"{(gates.shared + gates.active) / heads:.0%}"

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ...base.account import note
-from ...models.language.anatomy import layer_range
-from ...models.language.importance import Form, TextBatch, joined_importance, unit_gradients
 from ...models.language.opening import OpenedLanguageModel
+from ...models.language.tuning.anatomy import layer_range
+from ...models.language.tuning.importance import Form, TextBatch, joined_importance, unit_gradients
 from ..engine.training.order import mix
 from .coding import Coded, batch_of
 from .general import GeneralTexts

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ...data.prompts.sample_answers import write_sample_answers
-from ...models.language.cofitune import mask_steps
-from ...models.language.tuned import Change, LanguageModel, TunedModel
+from ...models.language.tuning.cofitune import mask_steps
+from ...models.language.tuning.tuned import Change, LanguageModel, TunedModel
 from ..engine.command_line.checks import check_unread
 from ..engine.opened_models import open_base
 from ..engine.pipeline import (

@@ -16,8 +16,8 @@ from ...base.files import file_stamp
 from ...data.formats.tables import TABLE_SUFFIXES, list_files
 from ...data.prompts.dialogues import Dialogue, Message, read_dialogue_table
 from ...data.text_files import LinePart, is_text_file, line_encoding, line_parts, read_lines
-from ...models.language.answering import Answer, answer_prompts
-from ...models.language.tuned import LanguageModel
+from ...models.language.tuning.answering import Answer, answer_prompts
+from ...models.language.tuning.tuned import LanguageModel
 from ..engine.pipeline import Context, Item
 from .coding import DialogueCoder
 from .data import coder_of, reading_of_run

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...models.language.tuned import LanguageModel, ModelAsItCame
+from ...models.language.tuning.tuned import LanguageModel, ModelAsItCame
 from ..engine.ladder import LadderScores, Rung, Rungs, drawn_scores
 from ..engine.opened_models import open_base
 from ..engine.options import RungName

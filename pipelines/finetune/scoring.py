@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...models.language.answering import answer_prompts
-from ...models.language.tuned import LanguageModel, ModelAsItCame
+from ...models.language.tuning.answering import answer_prompts
+from ...models.language.tuning.tuned import LanguageModel, ModelAsItCame
 from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Metrics
 from ..metrics.bootstrap import DRAWS, draw_weights, percentile_interval

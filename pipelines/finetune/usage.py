@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ...models.language.anatomy import decoder_layers
-from ...models.language.convert import DifferentialOutput, ExpertQueries, HeadGates
-from ...models.language.tuned import LanguageModel, TunedModel
+from ...models.language.tuning.anatomy import decoder_layers
+from ...models.language.tuning.convert import DifferentialOutput, ExpertQueries, HeadGates
+from ...models.language.tuning.tuned import LanguageModel, TunedModel
 from ...models.moe.layer import MoE
 from ..engine.pipeline import Metrics
 from .coding import batch_of

@@ -13,8 +13,8 @@ import torch
 from ....base.account import opened as opened_account
 from ....base.errors import InputError
 from ....base.own_files import ASIDE
-from ....models.language.lora import merge_lora
-from ....models.language.tuned import LanguageModel, ModelAsItCame, TunedModel
+from ....models.language.tuning.lora import merge_lora
+from ....models.language.tuning.tuned import LanguageModel, ModelAsItCame, TunedModel
 from ...engine.command_line.terminal import say
 from ...engine.inference.export import export as export_program
 from ...engine.opened_models import open_base

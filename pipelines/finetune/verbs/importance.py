@@ -10,7 +10,7 @@ import polars as pl
 from ....base.account import opened
 from ....base.errors import InputError
 from ....base.files import write_aside
-from ....models.language.importance import UnitGradients, unit_gradients
+from ....models.language.tuning.importance import UnitGradients, unit_gradients
 from ...engine.command_line.terminal import say
 from ...engine.opened_models import open_base
 from ..coding import DialogueCoder

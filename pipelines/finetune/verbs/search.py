@@ -11,8 +11,8 @@ import polars as pl
 
 from ....base.account import opened
 from ....base.files import write_aside
-from ....models.language.cofitune import Node, Visit, tree_search
-from ....models.language.tuned import LanguageModel
+from ....models.language.tuning.cofitune import Node, Visit, tree_search
+from ....models.language.tuning.tuned import LanguageModel
 from ...engine.command_line.terminal import say
 from ...engine.pipeline import Splits
 from ...engine.runs.loaded import pick_device

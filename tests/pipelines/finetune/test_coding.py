@@ -8,7 +8,7 @@ import torch
 
 from headwise.base.errors import InputError
 from headwise.data.prompts.dialogues import Dialogue, Message
-from headwise.models.language.tuned import ModelAsItCame
+from headwise.models.language.tuning.tuned import ModelAsItCame
 from headwise.pipelines.finetune.coding import IGNORED, Coded, DialogueCoder, batch_of, columns_of
 from headwise.pipelines.finetune.scoring import row_losses, token_losses
 from headwise.tests.pipelines.finetune.prompts import tiny_with_template

@@ -18,7 +18,7 @@ from headwise.base.errors import InputError
 from headwise.base.files import checksum
 from headwise.models.language.generated import write_generated_model
 from headwise.models.language.opening import open_language_folder
-from headwise.models.language.tuned import ModelAsItCame, TunedModel
+from headwise.models.language.tuning.tuned import ModelAsItCame, TunedModel
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.finetune.rungs import examples

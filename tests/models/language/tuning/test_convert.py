@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from headwise.models.attention.base import auxiliary_loss
-from headwise.models.language.convert import (
+from headwise.models.language.tuning.convert import (
     Conversion,
     DifferentialOutput,
     ExpertOutput,
@@ -18,9 +18,9 @@ from headwise.models.language.convert import (
     UpcycledFeedForward,
     convert,
 )
-from headwise.models.language.present import PresentTokens
+from headwise.models.language.tuning.present import PresentTokens
 from headwise.tests.models.language.tiny_models import KINDS
-from headwise.tests.models.language.tuned_models import texts, tiny
+from headwise.tests.models.language.tuning.tuned_models import texts, tiny
 
 # Conversions that are the same function until they are trained.
 SAME: list[tuple[Conversion, Mapping[str, int | float | str]]] = [

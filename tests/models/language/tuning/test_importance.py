@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from headwise.models.language.importance import (
+from headwise.models.language.tuning.importance import (
     TextBatch,
     UnitGradients,
     joined_importance,
     unit_gradients,
 )
-from headwise.tests.models.language.tuned_models import texts, tiny
+from headwise.tests.models.language.tuning.tuned_models import texts, tiny
 
 LAYERS = (0, 2)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwise.models.language.answering import answer_prompts
-from headwise.models.language.tuned import Change, LanguageModel, ModelAsItCame, TunedModel
-from headwise.tests.models.language.tuned_models import texts, tiny
+from headwise.models.language.tuning.answering import answer_prompts
+from headwise.models.language.tuning.tuned import Change, LanguageModel, ModelAsItCame, TunedModel
+from headwise.tests.models.language.tuning.tuned_models import texts, tiny
 
 CHANGES: dict[str, Change] = {
     "cofitune": Change(),

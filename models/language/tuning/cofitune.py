@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ...base.errors import fail
+from ....base.errors import fail
 from .anatomy import ATTENTION, FEED_FORWARD, linear_places
 
 QUARTERS = ((0.0, 25.0), (25.0, 50.0), (50.0, 75.0), (75.0, 100.0))

@@ -11,9 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from headwise.base.errors import InputError
-from headwise.models.language.anatomy import layer_range, linear_places
-from headwise.models.language.cofitune import Node, mask_steps, select, tree_search, unit_masks
-from headwise.tests.models.language.tuned_models import texts, tiny
+from headwise.models.language.tuning.anatomy import layer_range, linear_places
+from headwise.models.language.tuning.cofitune import (
+    Node,
+    mask_steps,
+    select,
+    tree_search,
+    unit_masks,
+)
+from headwise.tests.models.language.tuning.tuned_models import texts, tiny
 
 LAYERS, KINDS = (1, 2), ("gate", "up", "down")
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..moe.lora import MoELoRA
+from ...moe.lora import MoELoRA
 from .anatomy import linear_places
 from .present import PresentTokens
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from headwise.models.language.lora import LoRA, TokenLoRA, add_lora, add_moe_lora, merge_lora
-from headwise.models.language.present import PresentTokens
-from headwise.tests.models.language.tuned_models import texts, tiny
+from headwise.models.language.tuning.lora import LoRA, TokenLoRA, add_lora, add_moe_lora, merge_lora
+from headwise.models.language.tuning.present import PresentTokens
+from headwise.tests.models.language.tuning.tuned_models import texts, tiny
 
 ALL = ("q", "k", "v", "o", "gate", "up", "down")
 

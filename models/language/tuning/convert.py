@@ -16,12 +16,12 @@ from typing import Literal, NamedTuple, TypeAlias, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ...kernels.differential_combine import differential_combine
-from ..attention.base import leave_loss
-from ..attention.differential import noise_weight
-from ..attention.moh import HeadRouting
-from ..moe.layer import MoE
-from ..moe.upcycle import copies
+from ....kernels.differential_combine import differential_combine
+from ...attention.base import leave_loss
+from ...attention.differential import noise_weight
+from ...attention.moh import HeadRouting
+from ...moe.layer import MoE
+from ...moe.upcycle import copies
 from .anatomy import decoder_layers
 from .present import PresentTokens
 
