@@ -52,7 +52,7 @@ def usage_of(model: LanguageModel, part: TunePart, device: torch.device) -> Usag
     for number in model.layers:
         for module in decoder_layers(model.base)[number].modules():
             if isinstance(module, HeadGates):
-                module.used = torch.zeros_like(module.used)
+                module.used = torch.zeros(module.heads, dtype=torch.float64)
             elif isinstance(module, DifferentialOutput):
                 weights[number] = float(module.noise_weight())
             elif isinstance(module, MoE | ExpertQueries):
@@ -70,8 +70,8 @@ def usage_of(model: LanguageModel, part: TunePart, device: torch.device) -> Usag
     by_layer = {k: (v / tokens).cpu().numpy() for k, v in totals.items()}
     for number in model.layers:
         for module in decoder_layers(model.base)[number].modules():
-            if isinstance(module, HeadGates):
-                by_layer[number] = (module.used / tokens).numpy()
+            if isinstance(module, HeadGates) and module.used is not None:
+                by_layer[number], module.used = (module.used / tokens).numpy(), None
     if totals:
         what = "expert"
     if weights:

@@ -34,7 +34,7 @@ ValueT = TypeVar("ValueT", int, float, str)
 class HeadGates(HeadRouting):
     """Which heads each token has on: the routers of mixture-of-head attention (arXiv 2410.11842).
 
-    used: (H,) float64, how many tokens had each head on since it was cleared, in evaluation.
+    used: (H,) float64, to which the tokens that had each head on are added; None: not counted.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class HeadGates(HeadRouting):
         self.present, self.heads = present, heads
         self.auxiliary: Tensor | None = None
         self.loss_without_gradients = False
-        self.used = torch.zeros(heads, dtype=torch.float64)
+        self.used: Tensor | None = None
         self.latest: Tensor | None = None
 
     def forward(self, x: Tensor, query: Tensor) -> None:
@@ -67,7 +67,7 @@ class HeadGates(HeadRouting):
         if self.training and self.balance and p is not None:
             loss = self.balance * self.imbalance(p, on[:, self.shared :], mask)
         leave_loss(self, loss)
-        if not self.training and not torch.compiler.is_exporting():
+        if self.used is not None:
             counted = on if mask is None else on & mask[:, None]
             self.used = self.used + counted.sum((0, 2)).double().cpu()
         self.latest = gate

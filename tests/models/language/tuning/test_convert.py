@@ -181,9 +181,13 @@ def test_the_balance_of_heads_and_experts_leaves_padding_out():
         assert losses[0] == pytest.approx(losses[1], abs=1e-7)
 
 
-def test_how_many_heads_are_on_is_counted_in_evaluation():
+def test_how_many_heads_are_on_is_counted_where_it_is_asked_for():
     model, _ = converted("moh", {"shared": 1, "active": 2})
     gates = [part for part in model.modules() if isinstance(part, HeadGates)]
+    model(input_ids=texts(2, 12))
+    assert gates[0].used is None
+    for part in gates:
+        part.used = torch.zeros(6, dtype=torch.float64)
     model(input_ids=texts(2, 12))
     for part in gates:
         assert float(part.used[0]) == 24
