@@ -135,11 +135,11 @@ def _hide(
     place = int(generator.integers(len(filler.sentences)))
     chosen = list[str]()
     while True:
-        sentence, size = (column[place % len(filler.sentences)] for column in filler)
+        size = filler.sizes[place % len(filler.sizes)]
         if size > room:
             break
-        chosen.append(str(sentence))
-        room -= int(size)
+        chosen.append(filler.sentences[place % len(filler.sizes)])
+        room -= size
         place += 1
     if len(chosen) > len(filler.sentences):
         note("assumed", "texts are shorter than the prompts generated over them, and repeated")

@@ -5,6 +5,7 @@ Shapes: B rows of a batch, KV heads of keys and values, T tokens so far, N new t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 
 import torch
@@ -193,6 +194,18 @@ class PlanCache(Cache):
                 assert layer.values is not None
                 yield layer.keys
                 yield layer.values
+
+    def __deepcopy__(self, memo: dict[int, object]) -> PlanCache:
+        """A cache of its own for another question on the same text; the model is not copied."""
+        shared: list[object] = [self.plan, self.weights]
+        for layer in self.layers:
+            if isinstance(layer, PlanLayer):
+                shared += [layer.plan, layer.plan.all_heads, *layer.plan.groups]
+        memo.update({id(part): part for part in shared})
+        twin = PlanCache.__new__(PlanCache)
+        memo[id(self)] = twin
+        vars(twin).update({name: copy.deepcopy(value, memo) for name, value in vars(self).items()})
+        return twin
 
     def note(
         self, tokens: Tensor | None, reading: Reading, batch: int, device: torch.device

@@ -83,9 +83,8 @@ def _part_tensors(layer: PlanLayer, name: str, tensors: dict[str, Tensor]) -> li
     """Add the tensors of a layer; which group each part is of, -1 for all heads."""
     groups: list[int] = []
     for place, part in enumerate(layer.parts):
-        groups.append(
-            -1 if part.group is layer.plan.all_heads else layer.plan.groups.index(part.group)
-        )
+        everything = part.group is layer.plan.all_heads
+        groups.append(-1 if everything else layer.plan.groups.index(part.group))
         for kind in ("keys", "values", "positions", "rows"):
             if (tensor := getattr(part, kind)) is not None:
                 tensors[f"{name}.{place}.{kind}"] = tensor
@@ -167,15 +166,10 @@ class _Loader:
     """Fills the layers of a cache with tensors of a file."""
 
     def __init__(
-        self,
-        tensors: dict[str, Tensor],
-        tokens: Tensor,
-        real: Tensor,
-        cache: PlanCache,
-        like: Tensor,
+        self, tensors: dict[str, Tensor], real: Tensor, cache: PlanCache, like: Tensor
     ) -> None:
         self.tensors, self.cache, self.like = tensors, cache, like
-        self.batch, self.columns = tokens.shape
+        self.batch, self.columns = real.shape
         self.reading = Reading.of(
             self.batch, 0, self.columns, None if bool(real.all()) else real, real.device
         )

@@ -11,7 +11,8 @@ from ...base.errors import InputError
 from ...base.files import file_stamp
 from ...data.prompts.sample import SAMPLE
 from ...models.language.generated import GENERATED, write_generated_model
-from ...models.language.opening import OpenedLanguageModel, open_language_model
+from ...models.language.opening import OpenedLanguageModel, open_language_folder
+from ..engine.language_models import open_language_model
 from ..engine.runs.limits import beside_the_run
 from .options import LongContextOptions
 
@@ -44,6 +45,7 @@ def open_base(
     """
     weights = Path(name) / "model.safetensors"
     opened = _opened(name, option, file_stamp(weights) if weights.is_file() else None)
+    note("read", f"language model {name}; licence: {opened.licence}; sha256 {opened.sha256[:12]}")
     if sha256 is not None and opened.sha256 != sha256:
         raise InputError(
             f"{name}: is not the model that the run was made with: the sha256 of its weights is "
@@ -61,10 +63,6 @@ def _opened(name: str, option: str, _changed: tuple[int, ...] | None) -> OpenedL
 def _open(name: str, option: str) -> OpenedLanguageModel:
     if name == GENERATED:
         with tempfile.TemporaryDirectory() as folder:
-            return open_language_model(str(write_generated_model(Path(folder))), option=option)
-    try:
-        return open_language_model(name, option=option)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(str(error)) from None
+            home = write_generated_model(Path(folder))
+            return open_language_folder(home, name=GENERATED, licence="random weights")
+    return open_language_model(name, option=option)

@@ -168,8 +168,8 @@ def _table(options: LongContextOptions, spec: LongContextSpec | None) -> PromptT
     """The rows of --data, or the texts of the package where prompts of a length are asked for."""
     assert options.data is not None
     if is_sample(options.data) and options.lengths:
-        texts = [Prompt(text, id=name, group=name) for name, text in builtin_texts().items()]
-        note("assumed", "prompts are generated over texts that come with the package", count=0)
+        texts = [Prompt(text, id=f"text {k}") for k, text in enumerate(builtin_texts(), 1)]
+        note("assumed", "prompts are generated over texts that need no download")
         return PromptTable(texts, are_texts=True)
     usual = spec.columns if spec is not None else {}
     table = read_prompt_data(options.data, reading_of(options.columns, usual))

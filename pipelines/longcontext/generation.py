@@ -43,13 +43,13 @@ class Writing:
 
 
 class Written(NamedTuple):
-    """Answers to a prompt; second is None where there is no second question. count: tokens of both;
+    """Answers to a prompt; second is None where there is no second question. tokens: of both;
     length: tokens that the cache has seen at the end.
     """
 
     first: str
     second: str | None
-    count: int
+    tokens: int
     length: int
 
 
@@ -76,7 +76,7 @@ def write_batch(
     for row, prompt in enumerate(prompts):  # padded on the left, so that all end together
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
-    out = model.generate(
+    out = model.generate(  # pyright: ignore[reportCallIssue]
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
         cache=attached.cache(),

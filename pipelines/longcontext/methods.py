@@ -11,13 +11,16 @@ import torch
 from ...base.errors import InputError
 from ...models.language.facts import ModelFacts
 from ...models.language.flux import FluxRouter
+from ...models.language.influence import AnsweredPrompt
 from ...models.language.lychee import LycheeRoles
+from ...models.language.moa import MoaSearch, grouped_by_length, plan_by_influence
 from ...models.language.needle import NeedlePrompt, NeedleScores, needle_scores, plan_by_needle
 from ...models.language.plan import Plan
 from ...models.language.rules import Budget
 from ..engine.command_line.terminal import Progressbar
 from .data import PromptPart
 from .options import LongContextOptions, Method
+from .plan_files import read_any_plan
 from .spec import LongContextSpec
 
 if TYPE_CHECKING:
@@ -94,30 +97,20 @@ def _uniform(fitting: Fitting) -> Plan:
     window = options.window or int(options.share * longest) - sink
     if window < 1:
         raise InputError(
-            f"--share {options.share:g}: is less than the sink of {sink} of {longest} tokens; give a "
-            "smaller --sink or a larger --share"
+            f"--share {options.share:g}: is less than the sink of {sink} of {longest} tokens; give "
+            "a smaller --sink or a larger --share"
         )
     return Plan.uniform(fitting.facts, sink=sink, window=window)
 
 
 def _read(fitting: Fitting) -> Plan:
     """The plan of --plan."""
-    from ...models.language.formats import read_any_plan
-
-    path = fitting.options.plan
-    assert path is not None
-    try:
-        plan = read_any_plan(path, fitting.facts)
-        plan.check(fitting.model.base)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"--plan {path}: {error}") from None
-    return plan
+    assert fitting.options.plan is not None
+    return read_any_plan(fitting.options.plan, fitting.facts)
 
 
 def _needle(fitting: Fitting) -> Plan:
-    """The heads of keys that attend most to what is asked for stay full, as many as --share lets."""
+    """The heads that attend most to what is asked for stay full, as many as --share lets."""
     prompts = []
     for tokens in fitting.part.tokens:
         try:
@@ -196,13 +189,27 @@ def _learned(fitting: Fitting) -> Plan:
     return learner.plan(fitted_on=fitting.note())
 
 
-def _missing(fitting: Fitting) -> Plan:
-    raise InputError(f"--method {fitting.options.method}: is not built yet")
+def _moa(fitting: Fitting) -> Plan:
+    """Windows that grow with the text, by the influence of keys on the loss of the answers."""
+    prompts = [AnsweredPrompt.of(t.prompt, t.answer) for t in fitting.part.tokens if t.answer]
+    if not prompts:
+        raise InputError("--method moa: needs prompts with answers; the training part has none")
+    by_length = grouped_by_length(prompts)
+    search = MoaSearch(
+        lengths=tuple(by_length), keep=fitting.options.share, sink=fitting.sink, bounded=()
+    )
+    with Progressbar(total=len(prompts), unit="prompt", desc="influence") as bar:
+
+        def progress(what: str, done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh()
+
+        return plan_by_influence(fitting.model.base, by_length, search, progress)
 
 
 METHODS: Mapping[Method, PlanMethod] = {
     "needle": PlanMethod("the plan by needles", _needle),
-    "moa": PlanMethod("the plan by influence", _missing),
+    "moa": PlanMethod("the plan by influence", _moa),
     "lychee": PlanMethod("the learned roles", _learned, _lychee_learner),
     "flux": PlanMethod("the learned router", _learned, _flux_learner),
     "uniform": PlanMethod("uniform windows", _uniform),
@@ -217,7 +224,7 @@ def fit_plan(fitting: Fitting) -> Plan:
     InputError for what cannot be made.
     """
     try:
-        with torch.no_grad():
+        with torch.enable_grad():  # influence is a gradient
             plan = METHODS[fitting.options.method].fit(fitting)
     except InputError:
         raise

@@ -43,7 +43,7 @@ class LongContextOptions(LadderOptions):
     """
     lengths: tuple[int, ...] = ()
     """Lengths of generated prompts in tokens (default: 512). Without --data they are generated over
-    texts that come with the package.
+    texts that need no download: Python's own documentation.
     """
     depths: tuple[float, ...] = DEPTHS
     """Where generated prompts hide what is asked for: 0 is their beginning, 1 their end."""
@@ -77,8 +77,8 @@ class LongContextOptions(LadderOptions):
     uniform: what --share leaves.
     """
     plan: str | None = None
-    """Plan to take as it is (--method plan): a .json of `export`, MoA's .json, or DuoAttention's
-    .tsv.
+    """Plan to take as it is (--method plan): a .json of `export`, MoA's .json, or the folder of
+    DuoAttention.
     """
     validation_share: float = 0.25
     """Share of the prompts or texts of --data by which plan and windows are compared."""

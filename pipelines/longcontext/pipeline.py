@@ -32,6 +32,7 @@ from .comparing import compared_plans
 from .data import ASSET, PromptPart, Tokens, open_splits
 from .methods import METHODS, Fitting, fit_plan
 from .options import LongContextOptions, LongContextPredictOptions
+from .plan_files import write_plan
 from .planned import PlannedModel, planned
 from .prediction import SCHEMA, PromptItem, answer_lines, list_prompts, predict_prompts
 from .rungs import LongContextRungs
@@ -169,8 +170,8 @@ class LongContextPipeline(
         return tuple(batch[name][:, :length].contiguous() for name in ("ids", "mask")), (free, free)
 
     def further_exports(self) -> Mapping[str, Callable[[nn.Module, Path], None]]:
-        """Plans: MoA's and our JSON, DuoAttention's table."""
-        return {".moa.json": _write_moa, ".json": _write_plan, ".tsv": _write_duo}
+        """Plans: our JSON, MoA's (.moa.json), DuoAttention's table."""
+        return dict.fromkeys((".json", ".tsv"), write_plan)
 
     def list_items(
         self, options: LongContextPredictOptions, spec: LongContextSpec
@@ -215,19 +216,3 @@ def _tokens_of(batch: Batch) -> list[Tokens]:
     for ids, mask, answer in zip(batch["ids"], batch["mask"], batch["answer"], strict=True):
         rows.append(Tokens(tuple(ids[mask & ~answer].tolist()), tuple(ids[answer].tolist())))
     return rows
-
-
-def _write_plan(model: nn.Module, path: Path) -> None:
-    planned(model).plan.write(path)
-
-
-def _write_moa(model: nn.Module, path: Path) -> None:
-    from ...models.language.formats import write_moa
-
-    write_moa(planned(model).plan, path)
-
-
-def _write_duo(model: nn.Module, path: Path) -> None:
-    from ...models.language.formats import write_duo
-
-    write_duo(planned(model).plan, path)

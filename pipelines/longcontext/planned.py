@@ -73,6 +73,7 @@ class PlannedModel(FrozenBase):
         # Past nn.Module: the other model is stored by itself.
         object.__setattr__(self, "beside", beside)
         self._plan: Plan | None = None
+        self.register_load_state_dict_post_hook(_forget_plan)
 
     @property
     def domain(self) -> PlannedModel:
@@ -95,10 +96,6 @@ class PlannedModel(FrozenBase):
         self.checked_to.fill_(plan.checked_to)
         self.method, self.fitted_on = plan.method, dict(plan.fitted_on)
         self._plan = None
-
-    def _load_from_state_dict(self, *arguments: object) -> None:
-        self._plan = None
-        super()._load_from_state_dict(*arguments)  # pyright: ignore
 
     @property
     def plan(self) -> Plan:
@@ -138,6 +135,11 @@ class PlannedModel(FrozenBase):
         with work:
             out = self.base(input_ids=ids, attention_mask=mask.long(), use_cache=False)
         return out.logits
+
+
+def _forget_plan(model: nn.Module, _: object) -> None:
+    """Tables that were loaded are another plan."""
+    planned(model)._plan = None
 
 
 def _masked(

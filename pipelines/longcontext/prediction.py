@@ -28,6 +28,7 @@ from ...models.language.attach import attach
 from ..engine.inference.standard_input import STDIN, aside_of, set_aside
 from ..engine.pipeline import Context, Item, Schema
 from .base import open_base
+from .caches import open_cache
 from .data import Coder, reading_of
 from .generation import Writing, Written, end_tokens, full_bytes, write_alone, write_batch
 from .options import LongContextPredictOptions
@@ -203,9 +204,7 @@ def _written(
     )
     cache = None
     if options.cache is not None:
-        from .caches import open_cache
-
-        cache = open_cache(options.cache, attached, options)
+        cache = open_cache(options.cache, attached)
     written: dict[int, Written] = {}
     batched: list[int] = []
     for place, tokens in coded.items():
@@ -246,7 +245,7 @@ def _row(
             "answer": [written.first],
             "answer2": [written.second],
             "tokens": [tokens],
-            "new_tokens": [written.count],
+            "new_tokens": [written.tokens],
             "kept": [kept],
             "bytes": [round(kept * whole)],
         },

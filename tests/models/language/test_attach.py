@@ -406,3 +406,11 @@ def test_what_cannot_be_computed_is_refused_in_one_line() -> None:
             copy.deepcopy(model)(ids)
     with attach(model, plan, beyond=True):
         model(texts(1, 513))
+
+
+def test_the_package_offers_it_by_one_name() -> None:
+    import headwise
+
+    assert headwise.longcontext.attach is attach
+    assert headwise.longcontext.Plan is Plan
+    assert "longcontext" in dir(headwise)
