@@ -330,6 +330,8 @@ def rows_and_groups(name, part):
         return part.names(), [Path(item).name.split("_")[0] for item in part.names()]
     if name == "speech":
         return [item.name for item in part.utterances], [item.speaker for item in part.utterances]
+    if name == "longcontext":
+        return [p.id for p in part.prompts], [p.group for p in part.prompts]
     if name == "text":
         return part.table.ids, part.table.groups
     return (
@@ -339,7 +341,7 @@ def rows_and_groups(name, part):
     )
 
 
-@of_tasks("medical", "ranking", "reid", "saliency", "speech", "text", "wsi")
+@of_tasks("longcontext", "medical", "ranking", "reid", "saliency", "speech", "text", "wsi")
 def test_every_row_is_in_one_part_and_no_group_is_in_two(trained):
     task, path = trained
     splits = opened(task, path)
