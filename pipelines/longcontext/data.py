@@ -157,7 +157,7 @@ def open_splits(
         assets[ASSET] = partial(_write_prompts, prompts=parts["test"])
     elif Path(options.data).is_file():
         members = {
-            name: [Member(options.data, prompt.id) for prompt in part]
+            name: [Member(options.data, str(prompt.row)) for prompt in part]
             for name, part in parts.items()
         }
     train, validation, test = (datasets[name] for name in ("train", "validation", "test"))
@@ -192,11 +192,15 @@ def _with_answers(where: str, table: PromptTable) -> list[Prompt]:
         if not prompt.text.strip():
             raise fail(f"{where}, row {number}", "the prompt is empty; leave the row out")
         if "answer" in table.columns and prompt.answer.strip().lower() in ("", "nan", "none", "na"):
-            doubt("missing-labels", f"{where}, row {number}", "there is no answer")
+            doubt(
+                "missing-labels",
+                f"{where}, row {number}",
+                "there is no label: the answer is missing",
+            )
             continue
         rows.append(prompt)
     if missing := len(table.prompts) - len(rows):
-        note("left out", "rows without an answer", count=missing)
+        note("left out", "rows without a label, their answer", count=missing)
     if "answer" not in table.columns:
         note("values", "prompts without answers: only the loss of their text is measured",
              count=len(rows))  # fmt: skip

@@ -30,7 +30,7 @@ from . import figures
 from .base import open_base
 from .comparing import compared_plans
 from .data import ASSET, PromptPart, Tokens, open_splits
-from .methods import METHODS, Fitting, fit_plan
+from .methods import METHODS, Fitting, fit_plan, made_from
 from .options import LongContextOptions, LongContextPredictOptions
 from .plan_files import write_plan
 from .planned import PlannedModel, planned
@@ -66,7 +66,9 @@ class LongContextPipeline(
         """The language model with no plan yet, and what the method trains."""
         base = open_base(spec.model, sha256=spec.sha256).model
         make = METHODS[options.method].learner
-        return PlannedModel(base, None if make is None else make(base, options, spec))
+        model = PlannedModel(base, None if make is None else make(base, options, spec))
+        model.method, model.fitted_on = options.method, made_from(options, spec)
+        return model
 
     def begin_epoch(
         self,

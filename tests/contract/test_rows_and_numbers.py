@@ -333,6 +333,8 @@ def rows_and_groups(name, part):
         return [item.name for item in part.utterances], [item.speaker for item in part.utterances]
     if name == "finetune":
         return [d.id for d in part.dialogues], [d.group for d in part.dialogues]
+    if name == "longcontext":
+        return [p.id for p in part.prompts], [p.group for p in part.prompts]
     if name == "text":
         return part.table.ids, part.table.groups
     return (
@@ -342,7 +344,9 @@ def rows_and_groups(name, part):
     )
 
 
-@of_tasks("finetune", "medical", "ranking", "reid", "saliency", "speech", "text", "wsi")
+@of_tasks(
+    "finetune", "longcontext", "medical", "ranking", "reid", "saliency", "speech", "text", "wsi"
+)
 def test_every_row_is_in_one_part_and_no_group_is_in_two(trained):
     task, path = trained
     splits = opened(task, path)
