@@ -6,6 +6,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
+from ...base.account import note
 from ...base.errors import InputError
 from ...base.files import file_stamp
 from ...models.language.generated import GENERATED, write_generated_model
@@ -25,6 +26,7 @@ def open_base(
     """
     files = sorted(Path(name).iterdir()) if Path(name).is_dir() else []
     opened = _opened(name, option, tuple(map(file_stamp, files)))
+    note("read", f"language model {name}; licence: {opened.licence}; sha256 {opened.sha256[:12]}")
     if sha256 is not None and opened.sha256 != sha256:
         raise InputError(
             f"{name}: is not the model that the run was made with: the sha256 of its files is "
@@ -47,4 +49,5 @@ def _open(name: str, option: str) -> OpenedLanguageModel:
     if name != GENERATED:
         return open_language_model(name, option=option)
     with tempfile.TemporaryDirectory() as folder:
-        return open_language_folder(write_generated_model(Path(folder)), name=GENERATED)
+        home = write_generated_model(Path(folder))
+        return open_language_folder(home, name=GENERATED, licence="random weights")
