@@ -34,7 +34,7 @@ from headwise.models.language.needle import (
 )
 from headwise.models.language.plan import Plan
 from headwise.pipelines.engine.experiments.jobs import claimed, fingerprint_of, run_jobs
-from headwise.pipelines.longcontext.base import open_base
+from headwise.pipelines.engine.opened_models import open_base
 from headwise.pipelines.longcontext.comparing import uniform_like
 from headwise.pipelines.longcontext.data import Coder
 from headwise.pipelines.longcontext.verbs.prompts_to_score import texts_or_prompts
