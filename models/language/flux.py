@@ -38,8 +38,9 @@ from ..recomputation import is_recomputation
 from .facts import ModelFacts
 from .frozen_base import FrozenBase, check_batch, mean_by_row, prompt_of
 from .plan import Plan
-from .replaced import attend, attention_modules, layer_of, positions_of, replaced_attention
+from .replaced import attend, layer_of, positions_of, replaced_attention
 from .rules import Rule
+from .supported import attention_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -160,7 +161,10 @@ class FluxRouter(FrozenBase):
         self.free = tuple(self.facts.planned(layer) for layer in range(self.facts.layers))
         if not any(self.free):
             raise ValueError("no layer of this model reads all tokens: there is nothing to route")
-        attention_modules(model)  # refuses a model whose queries cannot be read
+        if not all(hasattr(module, "q_proj") for module in attention_layers(model)):
+            raise ValueError(
+                f"{type(model).__name__}: has no q_proj of its own, whose output a router reads"
+            )
         self.routers = nn.ModuleDict(
             {str(i): router(self.facts.head_width) for i, free in enumerate(self.free) if free}
         )
@@ -340,7 +344,7 @@ class _Routing:
         """A block in which the model's attention is this one."""
         base, hooks = self.owner.base, []
         try:
-            for module in attention_modules(base):
+            for module in attention_layers(base):
                 projection = module.q_proj
                 assert isinstance(projection, nn.Module)
                 hooks.append(projection.register_forward_hook(partial(self._watch, module)))
@@ -351,7 +355,9 @@ class _Routing:
                 hook.remove()
 
     def _watch(self, attention: nn.Module, _: nn.Module, __: object, projected: Tensor) -> None:
-        self.queries[layer_of(attention)] = queries_before_rope(attention, projected)
+        layer = layer_of(attention)
+        if layer not in self.queries:  # a layer that is recomputed has this hook twice at first
+            self.queries[layer] = queries_before_rope(attention, projected)
 
     @contextmanager
     def recomputed(self) -> Iterator[None]:
@@ -379,8 +385,8 @@ class _Routing:
         return result
 
 
-def _layers(model: nn.Module) -> list[nn.Module]:
+def _layers(model: PreTrainedModel) -> list[nn.Module]:
     """The layers that hold an attention module each."""
-    modules = set(attention_modules(model))
+    modules = set(attention_layers(model))
     names = [name for name, part in model.named_modules() if part in modules]
     return [model.get_submodule(name.rpartition(".")[0]) for name in names]

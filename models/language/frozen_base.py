@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor, nn
 
+from .supported import attention_layers
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -19,14 +21,15 @@ class FrozenBase(nn.Module):
     """A module over a frozen model: its state holds only what is learned.
 
     model: gets no gradients from here on, is in evaluation mode, and follows this module to other
-    devices and types.
+    devices and types. Raises ValueError for a model whose attention is not served, see
+    `attention_layers`.
     """
 
     base: PreTrainedModel
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        refuse_frozen(model)
+        attention_layers(model)  # refuses, in a line, attention of another kind
         model.requires_grad_(False)
         model.eval()
         # Past nn.Module, so that the model is neither a part of the state nor among the parameters.
@@ -35,17 +38,6 @@ class FrozenBase(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         self.base._apply(fn)
         return super()._apply(fn, recurse)
-
-
-def refuse_frozen(model: PreTrainedModel) -> None:
-    """Raises ValueError, in a line, for a model whose attention is of a kind that is not served."""
-    name, config = type(model).__name__, model.config.get_text_config()
-    if model.config.is_encoder_decoder:
-        raise ValueError(f"{name}: is an encoder with a decoder; give a causal language model")
-    if getattr(config, "attn_logit_softcapping", None) is not None:
-        raise ValueError(f"{name}: caps the scores of its attention (softcap): not supported")
-    if model.get_output_embeddings() is None:
-        raise ValueError(f"{name}: has no head for the next token; give a causal language model")
 
 
 def check_batch(ids: Tensor, mask: Tensor, answer: Tensor) -> None:

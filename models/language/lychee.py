@@ -19,6 +19,8 @@ Departures from the published program:
 - The first layer with full attention always retrieves; it has no gate and does not count in the
   density. There the published gates get the penalty only.
 - Layers that have a window of their own (Gemma) stay as they are.
+- a and b stay between 0.05 and 2: a gate that has opened or closed further has no gradient that
+  could bring it back. There they lie between 1e-6 and 100.
 - Gates are drawn for each row of a batch; the published program takes one row.
 - The expectation of a gate is that of the rectified variable (`HardKuma.mean`).
 """
@@ -26,6 +28,7 @@ Departures from the published program:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 Measure: TypeAlias = Literal["states", "logits"]
 MULTIPLIERS = (1e-12, 20.0)  # smallest and largest
 SMOOTHING = 0.9  # of the excess of density
+SHAPES = (0.05, 2.0)  # bounds of a and b: a gate's probability of 0 is 0.0003 to 0.986
 
 
 class LycheeParts(NamedTuple):
@@ -170,11 +174,17 @@ class LycheeRoles(FrozenBase):
         time.
         """
         check_batch(ids, mask, answer)
+        if self.training:
+            with torch.no_grad():  # the step of the optimiser, projected
+                for weight in (self.a, self.b):
+                    weight.clamp_(*SHAPES)
         start = int(answer.any(0).nonzero()[0])
         tail = _Tail(self, ids, mask, start)
+        states = self.measure == "states"
         with torch.no_grad():
-            dense = tail.run(plain_attention)
-        mixed = tail.run(_Mixing(self, self._draw(ids, noise), mask, answer[:, start:]))
+            dense = tail.run(plain_attention, states=states)
+        mixing = _Mixing(self, self._draw(ids, noise), mask, answer[:, start:])
+        mixed = tail.run(mixing, states=states)
         difference = self._difference(mixed, dense, answer[:, start:])
         penalty, density = self._penalty()
         return LycheeParts(difference + penalty, difference, penalty, density)
@@ -184,6 +194,22 @@ class LycheeRoles(FrozenBase):
     ) -> Tensor:
         """`forward`'s sum of difference and penalty."""
         return self(ids, mask, answer, noise=noise).loss
+
+    @torch.no_grad()
+    def logits(
+        self, ids: Tensor, mask: Tensor, answer: Tensor, tables: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """What answer tokens are followed by, under other tables of roles, bool (L, KV).
+
+        ids, mask, answer as in `forward`. Returns for each table the logits (B, T, V) of the tokens
+        from the last one before any answer on. The prompt is read once for all tables.
+        """
+        check_batch(ids, mask, answer)
+        start = int(answer.any(0).nonzero()[0]) - 1
+        tail, answer = _Tail(self, ids, mask, start), answer[:, start:]
+        shape = (len(ids), *self.a.shape)
+        gates = [table.to(self.a.dtype).expand(shape) for table in tables]
+        return [tail.run(_Mixing(self, gate, mask, answer), states=False) for gate in gates]
 
     def _draw(self, ids: Tensor, noise: Tensor | None) -> Tensor:
         """Gates (B, L, KV)."""
@@ -316,7 +342,7 @@ class _Tail:
                 )
             self.prompt = [(layer.keys, layer.values) for layer in cache.layers]  # pyright: ignore
 
-    def run(self, attention: AttentionOfLayer) -> Tensor:
+    def run(self, attention: AttentionOfLayer, *, states: bool) -> Tensor:
         """Last hidden states (B, T, D) of the tokens, or their logits."""
         from transformers import DynamicCache
 
@@ -325,13 +351,12 @@ class _Tail:
         cache, base = DynamicCache(), self.owner.base
         for layer, (key, value) in enumerate(self.prompt):
             cache.update(key, value, layer)
-        by_states = self.owner.measure == "states"
         with replaced_attention(base, attention):
-            out = (base.base_model if by_states else base)(
+            out = (base.base_model if states else base)(
                 input_ids=self.ids[:, self.start :],
                 attention_mask=self.mask.long(),
                 position_ids=self.positions[:, self.start :],
                 cache=cache,
                 use_cache=True,
             )
-        return out.last_hidden_state if by_states else out.logits
+        return out.last_hidden_state if states else out.logits

@@ -15,6 +15,8 @@ from weakref import WeakKeyDictionary
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .supported import attention_layers
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -44,10 +46,11 @@ def replaced_attention(model: PreTrainedModel, attention: AttentionOfLayer) -> I
 
     One function is registered under a name of this package, once; no entry of transformers'
     registries changes, and another model is not affected, even one with the same configuration
-    object. Blocks may be nested.
+    object. Blocks may be nested. Raises ValueError, in a line, for a model whose attention is of
+    another kind, see `attention_layers`.
     """
     _register()
-    modules = attention_modules(model)
+    modules = attention_layers(model)
     before = model.config._attn_implementation
     past = {module: _ACTIVE.get(module) for module in modules}
     _ACTIVE.update(dict.fromkeys(modules, attention))
@@ -61,23 +64,6 @@ def replaced_attention(model: PreTrainedModel, attention: AttentionOfLayer) -> I
                 del _ACTIVE[module]
             else:
                 _ACTIVE[module] = earlier
-
-
-def attention_modules(model: nn.Module) -> list[nn.Module]:
-    """The attention module of every layer, in the order of the layers.
-
-    Raises ValueError for a model without separate projections of queries, or whose layers are not
-    numbered from 0 without a gap.
-    """
-    modules = [part for part in model.modules() if hasattr(part, "num_key_value_groups")]
-    modules = [part for part in modules if hasattr(part, "q_proj") and hasattr(part, "layer_idx")]
-    modules.sort(key=layer_of)
-    if not modules or [layer_of(part) for part in modules] != list(range(len(modules))):
-        raise ValueError(
-            f"{type(model).__name__}: needs one attention module with q_proj in each layer, as "
-            "Llama, Qwen, Mistral and Gemma have it"
-        )
-    return modules
 
 
 def layer_of(module: nn.Module) -> int:
@@ -127,9 +113,6 @@ def _attention(
     **options: object,
 ) -> tuple[Tensor, None]:
     """What transformers calls: the function of this module's model."""
-    for name in ("softcap", "s_aux", "position_bias"):
-        if options.get(name) is not None:
-            raise ValueError(f"attention with {name} cannot be replaced: use another model")
     assert attention_mask is not None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     function: Callable[..., Tensor] = _ACTIVE.get(module, plain_attention)

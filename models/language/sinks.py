@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .sink_kinds import REFERENCES, TextFigures
+from .sink_kinds import REFERENCES, Sink, TextFigures
 from .watching import WatchedLayer, decoder_layers, watched
 
 if TYPE_CHECKING:
@@ -191,34 +191,46 @@ def tensor_of(result: object) -> Tensor:
 def without_written(
     model: PreTrainedModel, layers: Sequence[int], places: Tensor, references: Tensor
 ) -> Iterator[None]:
-    """Project out, from what the MLPs of some layers add to some tokens, the direction that they
-    add to the primary sink.
+    """Project out of the states of some tokens, after some layers, the direction that the MLP of
+    that layer adds to the primary sink: along it, such a state is then like the mean of the others.
 
-    places: bool (B, T); references: int64 (B,), places of the primary sinks. A reference that is in
-    `places` loses all that these MLPs add to it. Tokens before a place are not touched, for the
-    model is causal.
+    places: bool (B, T), of texts without padding; references: int64 (B,), places of the primary
+    sinks. A reference may be among the places. States are changed, not what the MLP adds alone: a
+    direction that two layers write, taken from one of them, would drive the next to write another.
     """
+    written: list[Tensor] = []
+
+    def record(module: nn.Module, arguments: tuple[object, ...], result: object) -> None:
+        written.append(tensor_of(result))
 
     def remove(module: nn.Module, arguments: tuple[object, ...], result: object) -> object:
-        written = tensor_of(result)
-        rows = torch.arange(len(written), device=written.device)
-        direction = torch.nn.functional.normalize(written[rows, references].float(), dim=-1)
-        along = (written.float() * direction[:, None]).sum(-1, keepdim=True) * direction[:, None]
-        cut = torch.where(places[..., None], written - along.to(written.dtype), written)
+        states, rows = tensor_of(result), torch.arange(len(references), device=references.device)
+        vectors = written.pop()[rows, references].float()
+        direction = torch.nn.functional.normalize(vectors, dim=-1)[:, None]
+        along = (states.float() * direction).sum(-1, keepdim=True)  # (B, T, 1)
+        others = torch.ones_like(along)
+        others[rows, references] = 0.0
+        ordinary = (along * others).sum(1, keepdim=True) / others.sum(1, keepdim=True)
+        beyond = ((along - ordinary) * direction).to(states.dtype)
+        cut = torch.where(places[..., None], states - beyond, states)
         return (cut, *result[1:]) if isinstance(result, tuple) else cut
 
     modules = decoder_layers(model)
     with ExitStack() as stack:
         for layer in layers:
-            stack.callback(writer_of(modules[layer]).register_forward_hook(remove).remove)
+            hook = writer_of(modules[layer]).register_forward_hook(record)
+            stack.callback(hook.remove)
+            # Before the hooks of whoever measures, which are to see the changed states.
+            hook = modules[layer].register_forward_hook(remove, prepend=True)
+            stack.callback(hook.remove)
         yield
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What removing the written direction from one token does. layers: whose MLPs were cut; mass,
-    without: largest mass of the key over the layers, before and after; order: rank correlation of
-    the masses of all other keys, mean over layers.
+    """What taking the written direction from one sink does. layers: after which it was taken out;
+    mass, without: of the key before and after, mean over the layers that it draws in after the
+    first of these; order: rank correlation of the masses of all other keys, mean over these layers.
     """
 
     place: int
@@ -230,22 +242,31 @@ class Removal:
 
 @torch.no_grad()
 def removal_test(
-    model: PreTrainedModel, ids: Tensor, figures: TextFigures, place: int, layers: Sequence[int]
-) -> Removal:
-    """ids: int64 (T,), one text without padding; figures: its own; layers: see `writing_layers`."""
+    model: PreTrainedModel, ids: Tensor, figures: TextFigures, sink: Sink
+) -> Removal | None:
+    """ids: int64 (T,), one text without padding; figures, sink: its own. None for a sink without a
+    direction, or that draws no attention after it got one.
+    """
+    if not sink.carrying:
+        return None
+    layers = sorted(
+        {sink.carrying[0], *(set(writing_layers(figures, sink.place)) & set(sink.carrying))}
+    )
+    drawing = [layer for layer in sink.drawing if layer > layers[0] and layer - 1 in sink.carrying]
+    if not drawing:
+        return None
     places = torch.zeros(1, len(ids), dtype=torch.bool, device=ids.device)
-    places[0, place] = True
+    places[0, sink.place] = True
     reference = torch.tensor([figures.reference], device=ids.device)
     with without_written(model, layers, places, reference):
         after = measure_sinks(model, ids[None])[0]
-    after_first = slice(min(layers, default=0) + 1, None)  # earlier layers are as before
-    others = torch.arange(len(ids)) != place
-    order = rank_correlation(figures.mass[after_first, others], after.mass[after_first, others])
+    others = torch.arange(len(ids)) != sink.place
+    order = rank_correlation(figures.mass[drawing][:, others], after.mass[drawing][:, others])
     return Removal(
-        place,
+        sink.place,
         tuple(layers),
-        float(figures.mass[after_first, place].max()),
-        float(after.mass[after_first, place].max()),
+        float(figures.mass[drawing, sink.place].mean()),
+        float(after.mass[drawing, sink.place].mean()),
         float(order.mean()),
     )
 

@@ -12,6 +12,7 @@ from .options import (
     LongContextPredictOptions,
     check,
 )
+from .verbs.options_attention import HeadsOptions, SinksOptions
 
 TASK = Task(
     name="longcontext",
@@ -41,7 +42,17 @@ TASK = Task(
             CompressOptions,
             "headwise.pipelines.longcontext.verbs.compress:compress",
             "read a context once and store its cut cache, on which predict asks many questions",
-        )
+        ),
+        "heads": Verb(
+            HeadsOptions,
+            "headwise.pipelines.longcontext.verbs.heads:heads",
+            "which heads fetch what a prompt asks for: scores, a picture, what cutting them costs",
+        ),
+        "sinks": Verb(
+            SinksOptions,
+            "headwise.pipelines.longcontext.verbs.sinks:sinks",
+            "which tokens draw attention without saying anything, and what writes them",
+        ),
     },
 )
 
@@ -52,3 +63,5 @@ export = python_verb(TASK, "export", ExportOptions)
 tune = python_verb(TASK, "tune", tune_options(LongContextOptions))
 compare = comparison_verb(TASK, comparison_options(LongContextOptions))
 compress = python_verb(TASK, "compress", CompressOptions)
+heads = python_verb(TASK, "heads", HeadsOptions)
+sinks = python_verb(TASK, "sinks", SinksOptions)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ..figures.style import (
     BLUE,
@@ -14,6 +15,7 @@ from ..figures.style import (
     LIGHT,
     MEDIUM,
     NARROW,
+    ORANGE,
     ROW,
     SMALL,
     WIDE,
@@ -33,17 +35,11 @@ def map_of_heads(table: np.ndarray, chosen: Collection[tuple[int, int]]) -> Figu
             table, origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=max(1e-9, table.max())
         )
         for layer, head in chosen:
-            frame = {"fill": False, "edgecolor": COLOURS[1], "linewidth": 1.2}
-            axis.add_patch(_rectangle(head - 0.45, layer - 0.45, 0.9, 0.9, frame))
+            corner = (head - 0.45, layer - 0.45)
+            axis.add_patch(Rectangle(corner, 0.9, 0.9, fill=False, edgecolor=ORANGE, lw=1.2))
         axis.set(xlabel="head of keys", ylabel="layer", xticks=_ticks(heads), yticks=_ticks(layers))
         figure.colorbar(image, ax=axis, label="attention to the needle")
     return figure
-
-
-def _rectangle(x: float, y: float, width: float, height: float, style: Mapping[str, object]):
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x, y), width, height, **style)  # pyright: ignore[reportArgumentType]
 
 
 def _ticks(count: int) -> list[int]:
@@ -56,7 +52,7 @@ def falling_scores(scores: Sequence[float], chosen: int) -> Figure:
         axis = figure.subplots()
         places = np.arange(1, len(scores) + 1)
         axis.plot(places, scores, color=BLUE)
-        axis.axvspan(0.5, chosen + 0.5, color=COLOURS[1], alpha=0.15, lw=0)
+        axis.axvspan(0.5, chosen + 0.5, color=ORANGE, alpha=0.15, lw=0)
         axis.set(xlabel="heads of keys by score", ylabel="attention to the needle", ylim=(0, None))
     return figure
 
@@ -98,22 +94,14 @@ def sinks_by_layer(
     return figure
 
 
-def map_of_masses(mass: np.ndarray, names: Sequence[tuple[int, str]]) -> Figure:
-    """mass: (L, T) of one text, nan where there is no later token; names: places and what stands
-    there, of its sinks.
-    """
-    with styled_figure(WIDE, ROW, grid=False) as figure:
+def mass_against_norm(groups: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
+    """groups: norms and masses of sinks, (N,) each, by kind."""
+    with styled_figure(MEDIUM, ROW) as figure:
         axis = figure.subplots()
-        shown = np.nan_to_num(mass)
-        image = axis.imshow(
-            shown, origin="lower", aspect="auto", cmap="magma", vmin=0, vmax=0.3,
-            interpolation="nearest",
-        )  # fmt: skip
-        axis.set(xlabel="token", ylabel="layer", yticks=_ticks(len(mass)))
-        for place, name in names:
-            axis.annotate(
-                name, (place, len(mass) - 0.5), xytext=(0, 3), textcoords="offset points",
-                fontsize=SMALL, rotation=60, annotation_clip=False, parse_math=False,
-            )  # fmt: skip
-        figure.colorbar(image, ax=axis, label="attention drawn")
+        for colour, (name, (norms, masses)) in zip(COLOURS, groups.items(), strict=False):
+            axis.plot(norms, masses, "o", color=colour, ms=4, alpha=0.7, label=name)
+        axis.set(xscale="log", xlabel="norm of what the MLP wrote, times the median")
+        axis.set(ylabel="attention drawn", ylim=(0, None))
+        plain_ticks(axis.xaxis)
+        axis.legend()
     return figure

@@ -23,7 +23,7 @@ class HeadsOptions:
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "data": ("data", "columns", "lengths", "depths", "kinds", "prompts", "check_prompts"),
         "model": ("model",),
-        "heads": ("keep", "sink", "window", "cut", "seed"),
+        "heads": ("share", "sink", "window", "cut", "seed"),
         "output": ("output", "accept"),
         "hardware": ("batch_size", "accelerator"),
     }
@@ -31,8 +31,8 @@ class HeadsOptions:
     data: str | None = None
     """Prompts: a table (.csv, .tsv, .jsonl, .parquet, .xlsx) with the columns prompt and answer,
     where the answer stands in the prompt, word for word. Or texts, over which prompts are
-    generated: a table with a column text, or .txt files. Without it, texts that come with the
-    package.
+    generated: a table with a column text, or .txt files. Without it, prompts are
+    generated over Python's own documentation.
     """
     columns: tuple[str, ...] = ()
     """Columns of the table by what they hold, such as prompt=context answer=target; usual names are
@@ -52,7 +52,7 @@ class HeadsOptions:
     """Language model: a catalogue name such as smollm2-135m, which is also what auto means, or a
     folder in Hugging Face form with safetensors.
     """
-    keep: float = 0.375
+    share: float = 0.375
     """Share of the full cache's bytes that the best heads may keep at the longest prompt, together
     with sink and window of the others; as many of them as fit go into plan.json.
     """
@@ -91,7 +91,7 @@ class SinksOptions:
 
     data: str | None = None
     """Texts: a table with a column text, prompts as of train, or .txt files; each is cut into
-    pieces. Without it, texts that come with the package.
+    pieces. Without it, Python's own documentation.
     """
     columns: tuple[str, ...] = ()
     """Columns of the table by what they hold, such as text=body."""
@@ -126,7 +126,7 @@ def check_attention(options: object) -> None:
         {"prompts": 1, "check_prompts": 0, "cut": 0, "batch_size": 1, "texts": 1, "removals": 0,
          "length": LEAST_TOKENS, "sink": 0, "window": 1},
     )  # fmt: skip
-    for name in ("keep", "mass"):
+    for name in ("share", "mass"):
         value = getattr(options, name, 0.5)
         if not 0 < value <= 1:
             raise InputError(f"--{name} {value}: must be a share above 0, 1 at most")

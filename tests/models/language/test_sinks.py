@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from headwise.models.language.sink_kinds import Sink, TextFigures, find_sinks, official_sinks, runs
 from headwise.models.language.sinks import (
@@ -18,7 +19,7 @@ from headwise.models.language.sinks import (
     writer_of,
     writing_layers,
 )
-from headwise.tests.models.language.tiny_models import shared_model
+from headwise.tests.models.language.tiny_models import shared_model, tiny_model
 from headwise.tests.models.language.watched_models import padded_ids, plain_maps
 
 TOKENS, WIDTH = 96, 24
@@ -230,39 +231,88 @@ def test_the_first_real_tokens_are_the_candidates() -> None:
         first_places(torch.zeros(1, 4, dtype=torch.bool))
 
 
-def test_removing_takes_the_direction_from_the_token_and_from_nothing_else() -> None:
+def test_removing_makes_a_state_like_the_mean_along_the_direction_and_changes_nothing_else() -> (
+    None
+):
     model = shared_model("llama")
     ids = padded_ids()[0][:1]
     written: list[Tensor] = []
+    states: list[Tensor] = []
     layer = model.model.layers[1]
     present = torch.ones_like(ids, dtype=torch.bool)
     places = torch.zeros_like(present)
     places[0, 9] = True
-
-    def record(module: object, arguments: object, result: Tensor) -> None:
-        written.append(result[0].detach().clone())
-
-    with layer.mlp.register_forward_hook(record):
-        before = run_decoder(model, ids, present)
-    cut = without_written(model, [1], places, torch.tensor([0]))
-    with cut, layer.mlp.register_forward_hook(record):
-        after = run_decoder(model, ids, present)
-    direction = written[0][0] / written[0][0].norm()
-    assert abs(float(written[0][9] @ direction)) > 1e-2
-    assert abs(float(written[1][9] @ direction)) < 1e-4
-    rest = written[0][9] - (written[0][9] @ direction) * direction
-    torch.testing.assert_close(written[1][9], rest, atol=1e-5, rtol=1e-4)
-    assert torch.equal(before[0, :9], after[0, :9])  # tokens before it cannot know
+    record = [
+        layer.mlp.register_forward_hook(lambda m, a, r: written.append(r[0].detach().clone())),
+        layer.register_forward_hook(lambda m, a, r: states.append(r[0].detach().clone())),
+    ]
+    before = run_decoder(model, ids, present)
+    with without_written(model, [1], places, torch.tensor([2])):
+        run_decoder(model, ids, present)
+        after = run_decoder(model, ids, present)  # a second call is as the first
+    assert torch.equal(states[1], states[2])
+    direction = written[0][2] / written[0][2].norm()
+    along = [state @ direction for state in states]
+    ordinary = torch.cat([along[0][:2], along[0][3:]]).mean()
+    assert abs(float(along[0][9] - ordinary)) > 1e-2
+    torch.testing.assert_close(along[1][9], ordinary, atol=1e-4, rtol=1e-4)
+    change = states[1][9] - states[0][9]
+    torch.testing.assert_close(change, (change @ direction) * direction, atol=1e-5, rtol=1e-4)
+    rest = torch.arange(20) != 9
+    assert torch.equal(states[1][rest], states[0][rest])
+    assert torch.equal(before[0, :9], after[0, :9])  # tokens before it do not see it
     assert not torch.equal(before[0, 9], after[0, 9])
+    for hook in record:
+        hook.remove()
     assert torch.equal(run_decoder(model, ids, present), before)  # the hooks are gone
 
 
-def test_a_removal_that_removes_nothing_changes_no_mass() -> None:
-    model, ids = shared_model("llama"), padded_ids()[0][0]
+def test_removing_the_direction_lowers_the_mass_and_leaves_the_order_of_the_others() -> None:
+    model, ids = sink_model(), torch.arange(3, 43)
     figures = measure_sinks(model, ids[None])[0]
-    removal = removal_test(model, ids, figures, 5, [])
-    assert removal.mass == pytest.approx(removal.without, abs=1e-6)
-    assert removal.order == pytest.approx(1.0, abs=1e-6)
+    sink = next(sink for sink in find_sinks(figures) if sink.place == MARKED)
+    assert (sink.kind, sink.writer, sink.carrying) == ("companion", 1, (1, 2))
+    removal = removal_test(model, ids, figures, sink)
+    assert removal is not None
+    assert removal.layers == (1,)
+    assert removal.without < 0.2 * removal.mass
+    assert removal.order > 0.7  # the others have nearly equal masses
+    no_direction = replace(sink, carrying=())
+    assert removal_test(model, ids, figures, no_direction) is None
+
+
+MARKED = 15  # place of the token that gets a sink's state
+
+
+def sink_model() -> PreTrainedModel:
+    """A random model whose second MLP writes a long vector into the first token and the one at
+    `MARKED`, and whose next layer attends to whatever has that vector.
+    """
+    model = tiny_model("llama", rope_parameters={"rope_type": "default", "rope_theta": 1e30})
+    marks, towards = 0, 1  # numbers of the stream: what the MLP reads, and where it writes
+    with torch.no_grad():
+        for layer in model.model.layers:
+            for part in (layer.self_attn.o_proj, layer.mlp.down_proj):
+                part.weight.mul_(0.05)
+        model.model.embed_tokens.weight[:, :2] = 0
+        model.model.embed_tokens.weight[[3, 3 + MARKED], marks] = 8.0
+        writing = model.model.layers[1].mlp
+        for part in (writing.gate_proj, writing.up_proj):
+            part.weight[0] = 0
+            part.weight[0, marks] = 3.0
+        writing.down_proj.weight[:, 0] = 0
+        writing.down_proj.weight[towards, 0] = 1.0
+        # All queries have one direction, which is also that of the keys of written states.
+        reading = model.model.layers[2].self_attn
+        reading.q_proj.weight.mul_(0.02)
+        reading.k_proj.weight.mul_(0.02)
+        for head in range(6):
+            reading.q_proj.weight[head * 8 + 7] = 0.0
+            reading.q_proj.weight[head * 8 + 7, 2] = 4.0
+        for head in range(3):
+            reading.k_proj.weight[head * 8 + 7, towards] = 3.0
+        model.model.embed_tokens.weight[:, 2] = 2.0
+    return model
 
 
 def test_layers_write_a_sink_where_their_mlp_adds_much_in_the_direction_of_the_primary() -> None:
