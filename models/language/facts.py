@@ -66,7 +66,10 @@ class ModelFacts:
     def of_config(cls, config: PreTrainedConfig) -> ModelFacts:
         """As `of`, from the configuration alone."""
         config = config.get_text_config(decoder=True)
-        entries = {name: getattr(config, name, None) for name in _DECIDING}
+        try:
+            entries = {name: getattr(config, name, None) for name in _DECIDING}
+        except RuntimeError:  # an entry that differs from layer to layer
+            raise ValueError(f"{config.model_type} has layers of different shapes") from None
         layers, heads = entries["num_hidden_layers"], entries["num_attention_heads"]
         if not isinstance(layers, int) or not isinstance(heads, int):
             raise ValueError(f"the configuration of {config.model_type} names no layers and heads")
@@ -76,7 +79,7 @@ class ModelFacts:
             types = ["full_attention" if window is None else "sliding_attention"] * layers
         if unknown := sorted(set(types) - {"full_attention", "sliding_attention"}):
             raise ValueError(
-                f"layers of {unknown[0]} are not supported: a plan cuts softmax attention"
+                f"layers of {unknown[0]} are not supported: a plan cuts full attention"
             )
         positions = entries["max_position_embeddings"]
         return cls(

@@ -1,6 +1,5 @@
 """A model attached to a plan attends to what the plan allows, and holds no more than that."""
 
-import copy
 import gc
 import math
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from headwise.models.language.attach import Attached, attach
-from headwise.models.language.cache import PlanCache
 from headwise.models.language.facts import ModelFacts
 from headwise.models.language.plan import Plan
 from headwise.tests.models.language.attended import plain_logits, positions
@@ -328,84 +326,6 @@ def test_a_cache_outlives_its_block() -> None:
         logits = model(ids[:, 30:], cache=cache).logits
     expected = plain_logits(model, plan, ids, ids > 0)[:, 30:]
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("kind", "changes", "message"),
-    [
-        ("gemma2", {}, "softcap"),
-        ("gpt_oss", {}, "s_aux"),
-        ("deepseek_v3", {}, "MLA"),
-        ("bloom", {}, "does not use the attention interface|no attention module|ALiBi|names no"),
-        ("t5", {}, "an encoder and a decoder|names no"),
-        ("qwen3_next", {}, "linear_attention"),
-    ],
-)
-def test_what_a_plan_cannot_honour_is_refused_in_one_line(kind, changes, message) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    small = {
-        "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 4, "head_dim": 8,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 40, "d_model": 32,
-        "num_local_experts": 2, "num_experts": 2, "n_routed_experts": 4, "n_group": 1,
-        "topk_group": 1, "moe_intermediate_size": 8, "first_k_dense_replace": 4, "d_ff": 16,
-        "num_layers": 2, "num_heads": 2, "n_layer": 2, "n_head": 2, "q_lora_rank": 8,
-        "kv_lora_rank": 8, "linear_num_key_heads": 2, "linear_num_value_heads": 2,
-        "pad_token_id": 0, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "eos_token_id": 1,
-    }  # fmt: skip
-    known = AutoConfig.for_model(kind).to_dict()
-    config = AutoConfig.for_model(kind, **{k: v for k, v in small.items() if k in known})
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[: config.num_hidden_layers]
-    auto = AutoModelForSeq2SeqLM if kind == "t5" else AutoModelForCausalLM
-    with torch.device("meta"):
-        model = auto.from_config(config)
-    with pytest.raises(ValueError, match=rf"^[^\n]*({message})[^\n]*$"):
-        attach(model, Plan.full(ModelFacts.of(model))).__enter__()
-
-
-def one_line(match: str):
-    return pytest.raises(ValueError, match=rf"^[^\n]*{match}[^\n]*$")
-
-
-def test_what_cannot_be_computed_is_refused_in_one_line() -> None:
-    model = shared_model("llama")
-    plan = mixed_plan(model)
-    ids, real = padded([20, 9], "left")
-    mask = real.long()
-    with one_line("another model"), attach(shared_model("qwen3"), plan):
-        pass
-    with attach(model, plan) as attached:
-        with one_line("attached to a plan already"), attach(model, plan):
-            pass
-        with one_line("made by hand"):
-            model(ids, attention_mask=torch.ones(2, 1, 20, 20, dtype=torch.bool))
-        with one_line("packed into one row"):
-            model(ids, position_ids=torch.arange(10).repeat(1, 2), use_cache=False)
-        with one_line("made for 512 at most"):
-            model(texts(1, 513))
-        with one_line("static cache"):
-            model.generate(
-                ids, attention_mask=mask, cache_implementation="static", max_new_tokens=2
-            )
-        with one_line("another plan"):
-            model(ids, cache=PlanCache(Plan.full(plan.facts), attached.layers, attached.weights))
-        with one_line("not as `past_key_values`"):
-            model.model(ids, past_key_values=attached.cache())
-        cache = attached.cache()
-        model(ids, attention_mask=mask, cache=cache)
-        with one_line("holds padding"):
-            model(ids[:, :1], cache=cache)
-        with one_line("must be 2 rows of 20 past and 1 new"):
-            model(ids[:, :1], attention_mask=mask, cache=cache)
-        with one_line("differs from that of the text"):
-            model(ids[:, :1], attention_mask=torch.ones(2, 21), cache=cache)
-        with one_line("cannot go back"):
-            cache.crop(-1)
-        with one_line("no plan; copy it outside"):
-            copy.deepcopy(model)(ids)
-    with attach(model, plan, beyond=True):
-        model(texts(1, 513))
 
 
 def test_the_package_offers_it_by_one_name() -> None:
