@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import platform
 import re
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -39,17 +40,22 @@ def builtin_texts() -> list[str]:
 
     Raises InputError where the interpreter came without its documentation.
     """
-    texts = [prose_of(text) for text in (*_topics(), *map(_docstrings, _MODULES))]
-    kept = [text for text in texts if len(text) >= _SHORTEST]
-    if not kept:
+    texts = _texts()
+    if not texts:
         raise InputError("this Python came without its documentation; name texts of your own")
-    size = sum(map(len, kept))
+    size = sum(map(len, texts))
     note(
         "assumed",
-        f"no texts were named: {len(kept)} texts ({size:,} characters) of the documentation of "
+        f"no texts were named: {len(texts)} texts ({size:,} characters) of the documentation of "
         f"Python {platform.python_version()}, licence {LICENCE}",
     )
-    return kept
+    return list(texts)
+
+
+@cache
+def _texts() -> tuple[str, ...]:
+    texts = [prose_of(text) for text in (*_topics(), *map(_docstrings, _MODULES))]
+    return tuple(dict.fromkeys(text for text in texts if len(text) >= _SHORTEST))
 
 
 def prose_of(text: str) -> str:

@@ -111,8 +111,8 @@ def weight_files(home: Path) -> list[Path]:
         if not names:
             raise ValueError(f"{home / INDEX}: names no files of weights")
         return [home / name for name in names]
-    others = sorted(file.name for file in home.iterdir())
-    pickles = [name for name in others if name.endswith(_PICKLES)]
+    names = sorted(file.name for file in home.iterdir())
+    pickles = [name for name in names if name.endswith(_PICKLES)]
     if pickles:
         raise ValueError(
             f"{home}: {pickles[0]} is a pickle, which can run code, and is not opened; convert it "

@@ -161,7 +161,7 @@ def _gemma3(facts: _Facts, config: Config) -> Config:
         "architectures": ["Gemma3ForCausalLM"],
         "model_type": "gemma3_text",
         "hidden_activation": "gelu_pytorch_tanh",
-        "layer_types": ["full_attention" if one else "sliding_attention" for one in full],
+        "layer_types": ["full_attention" if is_full else "sliding_attention" for is_full in full],
         "query_pre_attn_scalar": config["head_dim"],
         "rope_local_base_freq": _LOCAL_BASE,
         "sliding_window": facts.count("attention.sliding_window"),
@@ -208,10 +208,10 @@ def _check_fit(config: Config, state: Mapping[str, Tensor]) -> None:
     """Raise ValueError where weights are missing or too many, or have another shape."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    others = {name: value for name, value in config.items() if name != "model_type"}
+    sizes = {name: value for name, value in config.items() if name != "model_type"}
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(str(config["model_type"]), **others)
+            AutoConfig.for_model(str(config["model_type"]), **sizes)
         )
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     if config["tie_word_embeddings"]:

@@ -1,6 +1,7 @@
 """A language model out of a GGUF file computes what it computed before it was put there."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ TOKENS = torch.randint(0, len(GPT2), (2, 24), generator=torch.Generator().manual
 
 def refused(tmp_path: Path, **changes: object) -> str:
     path = write_model(tmp_path / "a.gguf", "llama", llama(), **changes)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=r"a\.gguf: ") as caught:
         language_weights(read_gguf(path))
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"{path}: ")
@@ -100,8 +101,6 @@ def test_what_is_not_known_is_refused_and_not_left_out(tmp_path: Path) -> None:
 def test_facts_that_are_no_sizes_are_one_line(
     name: str, value: object, words: str, tmp_path: Path
 ) -> None:
-    import re
-
     assert re.search(words, refused(tmp_path, facts={f"llama.{name}": value}))
 
 
