@@ -8,9 +8,9 @@ A passkey of five digits in Python's own documentation (pydoc_data.topics): plan
 prompts over its first half, scored on prompts over its second. All plans hold the share `keep` of
 the cache at that length: uniform windows; MoA from all rows, as published, and from the rows that
 predict the answer; the same rules on other heads (shuffled); the heads that attend to the passkey
-full and the others with a window (needle). Right: the likeliest tokens are the passkey, with its 95 %
-interval (Wilson) over prompts and seeds; loss: of the passkey's tokens, in nats, mean and range of
-the seeds. Seeds draw the calibration prompts and the shuffling. Finished parts stay.
+full and the others with a window (needle). Right: the likeliest tokens are the passkey, with its
+95 % interval (Wilson) over prompts and seeds; loss: of the passkey's tokens, in nats, mean and
+range of the seeds. Seeds draw the calibration prompts and the shuffling. Finished parts stay.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def score(kind: str, seed: int, setting: Setting, folder: Path) -> None:
 
 def open_model(name: str) -> OpenedLanguageModel:
     """A model of the catalogue, or of a folder."""
-    from headwise.models.language.opening import open_language_model
+    from headwise.pipelines.engine.language_models import open_language_model
 
     return open_language_model(name, option="--model")
 
@@ -176,7 +176,7 @@ def report(folder: Path, seeds: int) -> None:
         print_row(
             kind,
             f"{statistics.mean(cell['held'] for cell in cells):.1%}",
-            f"{sum(right)}/{len(right)} ({low:.2f} to {high:.2f})",
+            f"{sum(right)}/{len(right)} ({max(0, low):.2f} to {high:.2f})",
             f"{statistics.mean(means):.3f}{span}",
         )
 

@@ -117,12 +117,13 @@ def influence_blocks(
 
     with torch.enable_grad(), _evaluation(model), replaced_attention(model, attention):
         losses, embedded = _answer_losses(model, tokens, present, answer)
+        total = losses.sum()
     if len(visited) < len(sums):
         raise ValueError(
             f"{type(model).__name__}: {len(sums) - len(visited)} of {len(sums)} layers do not use "
             "the attention interface of transformers"
         )
-    torch.autograd.grad(losses.sum(), embedded)
+    torch.autograd.grad(total, embedded)
     return sums.cpu()
 
 

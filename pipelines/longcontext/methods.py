@@ -201,7 +201,11 @@ def _moa(fitting: Fitting) -> Plan:
         raise InputError("--method moa: needs prompts with answers; the training part has none")
     by_length = grouped_by_length(prompts)
     search = MoaSearch(
-        lengths=tuple(by_length), keep=fitting.options.share, sink=fitting.sink, bounded=()
+        lengths=tuple(by_length),
+        keep=fitting.options.share,
+        sink=fitting.sink,
+        # Lengths are rounded up to blocks; the share must hold at the longest prompt itself.
+        bounded=(fitting.spec.longest,),
     )
     with Progressbar(total=len(prompts), unit="prompt", desc="influence") as bar:
 

@@ -61,14 +61,15 @@ def test_the_choice_is_no_worse_than_a_greedy_one() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_choices_of_the_front_are_beaten_by_none_and_hold_the_best_of_each_length(seed) -> None:
-    losses, budgets = random_losses(4, seed), np.array([36.0, 70.0])
+    losses, budgets = random_losses(6, seed), np.array([54.0, 105.0])
     front = pareto_choices(losses, SIZES, budgets, points=5, gap=0)
-    every_value = [[total(losses[n], c) for n in (16, 32)] for c in all_choices(4, budgets)]
+    every_value = [[total(losses[n], c) for n in (16, 32)] for c in all_choices(6, budgets)]
     mine = np.array([[total(losses[n], c) for n in (16, 32)] for c in front])
     for value in mine:
         others = np.array(every_value)
         assert not ((others <= value + 1e-7).all(1) & (others < value - 1e-5).any(1)).any()
     assert mine.min(0) == pytest.approx(np.min(every_value, axis=0))
+    assert len(mine) > 2  # not the best of each length alone
     assert (np.diff(mine[:, 0]) > 0).all()
     assert (np.diff(mine[:, 1]) < 0).all()
 
