@@ -33,7 +33,7 @@ def open_model(name: str) -> OpenedLanguageModel:
 
 def coded(opened: OpenedLanguageModel, text: str) -> list[int]:
     """The tokens of a text, without special ones."""
-    return opened.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return opened.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def documents(part: str) -> list[str]:
