@@ -47,7 +47,11 @@ def select_keys(
     with torch.no_grad():
         visible, forced = _roles(mask, last, sink, recent)
         shared = query.unflatten(1, (key.shape[1], -1)).mean(2)
-        scores = shared @ key.transpose(2, 3)  # (B, K, Q, N)
+        # (B, K, Q, N). Keys of few queries come first: they need no turning, which costs more.
+        if query.shape[2] <= 8:
+            scores = (key @ shared.transpose(2, 3)).transpose(2, 3).contiguous()
+        else:
+            scores = shared @ key.transpose(2, 3)
         scores = scores.masked_fill(forced[:, None], torch.inf)
         scores = scores.masked_fill(~visible[:, None], -torch.inf)
         if block > 1:
@@ -79,7 +83,7 @@ def _by_blocks(scores: Tensor, visible: Tensor, count: int, block: int) -> tuple
     inside = torch.arange(block, device=scores.device)
     chosen = (blocks[..., None] * block + inside).flatten(-2)
     valid = (chosen < keys) & _taken(visible, chosen.clamp(max=keys - 1))
-    order = (~valid).to(torch.uint8).argsort(-1, stable=True)[..., : min(count, keys)]
+    order = (~valid).to(torch.uint8).argsort(dim=-1, stable=True)[..., : min(count, keys)]
     return chosen.gather(-1, order).clamp_(max=keys - 1), valid.gather(-1, order)
 
 

@@ -174,7 +174,7 @@ def forms(query: Tensor, value: Tensor) -> list[Form]:
             triton_refused(query, value) or kernel_refused(query, value),
         ),
         Form("fused attention, a call for caches of one length at even distances", fused),
-        Form("PyTorch calls, likewise"),
+        Form("PyTorch's products, likewise"),
     ]
 
 
@@ -183,6 +183,17 @@ def kernel_refused(query: Tensor, value: Tensor) -> str:
     float64, which has no kernel; "" where they do.
     """
     return width_refused(query, max(query.shape[-1], value.shape[-1]), single=128)
+
+
+def pays(query: Tensor, key: Tensor) -> bool:
+    """Whether `decode_attention` is ahead of `scaled_dot_product_attention` of caches of one length
+    (..., n, d) to queries of one group each (..., N, d), values as wide as keys: on the CPU for
+    large caches (docs/measured/kernels.md), on a GPU where the kernel runs, as it splits keys under
+    a mask, too (not measured).
+    """
+    if query.is_cpu:
+        return cpu.large(query, 2 * key.numel())
+    return not (triton_refused(query, key) or kernel_refused(query, key))
 
 
 def fits(query: Tensor, value: Tensor) -> bool:

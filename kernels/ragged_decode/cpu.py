@@ -5,8 +5,10 @@ of a head, n keys of a cache.
 
 Caches of one length at even distances are one view (caches, 1, n, d) of the rows, attended to in
 one fused call without a copy; the usual caches, a few rules and the same room for all samples, are
-a handful of views. Off the CPU, and for values of another width, whose fused call would copy the
-keys, the same is done by products."""
+a handful of views. Two products take the call's place where they were measured to be faster,
+benchmarks/ops/decode_attention.py: keys in float32 that no cache of the CPU holds, read by few
+queries. So they do off the CPU, and for values of another width, where the call would copy the
+keys. In half precision products would copy the keys, since sums are in float32."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,6 +19,8 @@ from torch import Tensor
 from ..fused_attention import attend
 from ..precision import compute_type
 
+LARGE, FEW = 1 << 22, 4  # numbers of keys and values, and queries, for which products are faster
+
 
 class Run(NamedTuple):
     """Caches of one length, from row `start` on, `step` rows from one to the next."""
@@ -25,6 +29,14 @@ class Run(NamedTuple):
     start: int
     step: int
     length: int
+
+    @property
+    def at(self) -> slice | list[int]:
+        """Which caches: a slice where they are neighbours, as views cost less than copies."""
+        first, last = self.caches[0], self.caches[-1]
+        if self.caches == list(range(first, last + 1)):
+            return slice(first, last + 1)
+        return self.caches
 
     def rows(self, x: Tensor) -> Tensor:
         """(caches, n, .) of x (R, .), in its memory."""
@@ -73,20 +85,30 @@ class Limits(NamedTuple):
     def visible(self, run: Run) -> Tensor:
         """bool (caches, N, n)."""
         at = run.rows(self.key[:, None])[:, None, :, 0]
-        asked = self.query[run.caches, :, None]
+        asked = self.query[run.at, :, None]
         seeing = at <= asked
         if self.span is not None and self.sink is not None:
-            span, sink = (x[run.caches, None, None] for x in (self.span, self.sink))
+            span, sink = (x[run.at, None, None] for x in (self.span, self.sink))
             seeing &= (asked - at < span) | (at < sink)
         return seeing
 
 
-def _products(
+def large(query: Tensor, read: int) -> bool:
+    """Whether products are faster than a fused call for queries (., N, d) that read so many numbers
+    of keys and values.
+    """
+    few = query.shape[-2] <= FEW and compute_type(query) == query.dtype
+    return few and read >= LARGE
+
+
+def products(
     q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Attention of (caches, N, d) to (caches, n, d) and (caches, n, e), and its log-sum-exp."""
     kind = compute_type(q)
-    scores = torch.bmm(q.to(kind) * scale, k.to(kind).transpose(1, 2))
+    # Keys come first: few columns cost less than few rows, whose keys would be turned.
+    scores = torch.bmm(k.to(kind), (q.to(kind) * scale).transpose(1, 2))
+    scores = scores.transpose(1, 2).contiguous()
     if visible is not None:
         scores.masked_fill_(~visible, -torch.inf)
     top = scores.amax(-1, keepdim=True)
@@ -97,15 +119,17 @@ def _products(
     return torch.bmm(weights, v.to(kind)).div_(total.masked_fill_(total == 0, 1.0)), lse
 
 
-def _fused(
+def fused(
     q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None, scale: float
 ) -> tuple[Tensor, Tensor]:
     """The same in one call of the CPU's fused attention."""
-    bias = None
+    bias, rows = None, q.shape[1]
+    if rows == 1 and compute_type(q) != q.dtype:
+        q = q.expand(-1, 2, -1)  # a row alone takes a slow path in half precision
     if visible is not None:
         bias = q.new_zeros(visible.shape).masked_fill_(~visible, -torch.inf)[:, None]
     out, lse = attend(q[:, None], k[:, None], v[:, None], scale, bias=bias)
-    out, lse = out[:, 0], lse[:, 0]
+    out, lse = out[:, 0, :rows], lse[:, 0, :rows]
     if visible is None:
         return out, lse
     return out, lse.masked_fill(~visible.any(-1), -torch.inf)  # the call gives such queries 0
@@ -131,10 +155,11 @@ def forward(
     limits = None
     if key_position is not None and query_position is not None:
         limits = Limits(key_position, query_position, span, sink)
-    fused = query.is_cpu and key.shape[1] == value.shape[1]
-    attended = _fused if fused else _products
+    narrow = query.is_cpu and key.shape[1] == value.shape[1]
     for run in runs(starts, lengths, key.shape[0]):
         visible = None if limits is None else limits.visible(run)
-        part = attended(query[run.caches], run.rows(key), run.rows(value), visible, scale)
-        out[run.caches], lse[run.caches] = part[0].to(out.dtype), part[1]
+        read = len(run.caches) * run.length * (key.shape[1] + value.shape[1])
+        attended = fused if narrow and not large(query, read) else products
+        part = attended(query[run.at], run.rows(key), run.rows(value), visible, scale)
+        out[run.at], lse[run.at] = part[0].to(out.dtype), part[1]
     return out, lse

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from ...kernels.key_selection import select_keys
+from ...kernels.ragged_decode import decode_attention, pays
 from .grouping import LayerPlan, Role, Shares
 from .parts import Part
 from .reading import Chosen, Reading
@@ -93,12 +94,34 @@ def decode(call: Call, query: Tensor, parts: list[Part]) -> Tensor:
             choose_keys(call.reading, queries, part, call.budget)
         if part.group.role is Role.INHERITS and call.reading.chosen:
             keys, values, mask = _inherited(call.reading, part)
-        # Queries that share keys stand where a text has its queries: nothing is repeated.
-        attended = scaled_dot_product_attention(
-            queries, keys, values, mask, dropout_p=call.dropout, scale=call.scaling
-        )
-        _place(output, part, attended[:, :, :, None])
+        _place(output, part, _attend_one(call, queries, keys, values, mask)[:, :, :, None])
     return output
+
+
+def _attend_one(
+    call: Call, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None
+) -> Tensor:
+    """query: (R, h, G, d), of the heads that share keys (R, h, S, d); mask: bool, broadcasts to
+    (R, h, 1, S). Returns (R, h, G, d).
+    """
+    trained = torch.is_grad_enabled() and (query.requires_grad or keys.requires_grad)
+    if call.dropout or trained or not pays(query, keys):
+        # Queries that share keys stand where a text has its queries: nothing is repeated.
+        return scaled_dot_product_attention(
+            query, keys, values, mask, dropout_p=call.dropout, scale=call.scaling
+        )
+    rows, heads, count, _ = keys.shape
+    starts = torch.arange(rows * heads, device=keys.device).view(rows, heads) * count
+    attended, _ = decode_attention(
+        query.flatten(1, 2)[:, :, None],
+        keys.flatten(0, 2),
+        values.flatten(0, 2),
+        starts,
+        torch.full_like(starts, count),
+        keep=None if mask is None else mask.expand(rows, heads, 1, count).flatten(),
+        scale=call.scaling,
+    )
+    return attended.unflatten(1, (heads, -1))[:, :, :, 0]
 
 
 def choose_keys(reading: Reading, query: Tensor, part: Part, budget: Budget) -> None:
