@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...models.language.facts import ModelFacts
 from ..engine.training.order import mix
-from .data import Coder
+from .coding import Coder
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel

@@ -28,8 +28,9 @@ from ..engine.pipeline import (
 )
 from ..engine.training.wrapped import call, plain_model
 from . import figures
+from .coding import Tokens
 from .comparing import compared_plans
-from .data import ASSET, PromptPart, Tokens, open_splits
+from .data import ASSET, PromptPart, open_splits
 from .methods import METHODS, Fitting, fit_plan, made_from
 from .options import LongContextOptions, LongContextPredictOptions
 from .plan_files import write_plan

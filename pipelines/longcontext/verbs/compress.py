@@ -15,7 +15,7 @@ from ...engine.command_line.terminal import say
 from ...engine.opened_models import open_base
 from ...engine.runs.loaded import load_run
 from ..caches import read_context
-from ..data import Coder
+from ..coding import Coder
 from ..generation import full_bytes
 from ..options import CompressOptions
 from ..pipeline import LongContextPipeline

@@ -15,7 +15,7 @@ from headwise.base.errors import InputError
 from headwise.models.language.attach import attach
 from headwise.pipelines import longcontext
 from headwise.pipelines.engine.runs.loaded import load_run
-from headwise.pipelines.longcontext.data import Coder
+from headwise.pipelines.longcontext.coding import Coder
 from headwise.pipelines.longcontext.generation import Writing, end_tokens, write_alone, write_batch
 from headwise.pipelines.longcontext.planned import planned
 
