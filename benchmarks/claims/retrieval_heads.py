@@ -35,7 +35,7 @@ from headwise.models.language.analysis.needle import (
 from headwise.models.language.plans.plan import Plan
 from headwise.models.language.running.attach import attach
 from headwise.pipelines.engine.experiments.jobs import claimed, fingerprint_of, run_jobs
-from headwise.pipelines.longcontext.base import open_base
+from headwise.pipelines.engine.opened_models import open_base
 from headwise.pipelines.longcontext.comparing import uniform_like
 from headwise.pipelines.longcontext.data import Coder
 from headwise.pipelines.longcontext.verbs.prompts_to_score import texts_or_prompts

@@ -13,7 +13,7 @@ from ...base.files import write_text
 from .generate import filler_of, generate_prompts
 
 SAMPLE = "generated-prompts"
-GROUPS, OF_GROUP, LENGTH = 15, 3, 320  # texts, prompts over a text, characters of a prompt
+GROUPS, OF_GROUP, LENGTH = 10, 2, 320  # texts, prompts over a text, characters of a prompt
 WHO = ("The baker", "A sailor", "The old mayor", "My neighbour", "The night guard", "A teacher")
 WHAT = ("carries a lamp", "counts the boats", "waters the roses", "writes a letter", "mends a net")
 WHERE = ("by the river", "near the mill", "behind the church", "on the hill", "in the market")
@@ -33,7 +33,7 @@ def write_sample_prompts(folder: Path) -> Path:
         prompts = generate_prompts(
             filler_of([text], len),
             len,
-            kinds=("passkey", "needles", "second"),
+            kinds=("passkey", "second" if group % 2 else "needles"),
             lengths=(LENGTH,),
             depths=(0.2 * (group % 5) + 0.1,),
             count=OF_GROUP,

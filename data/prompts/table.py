@@ -58,7 +58,7 @@ class Prompt(NamedTuple):
     with the space before it; "" where it is not known. question2, answer2: asked after the answer
     with the same context. group: prompts that share a text. depth: where what is asked for lies, 0
     the beginning, 1 the end; None where that is not known. length: tokens that a generated prompt
-    was to have.
+    was to have. row: its number in its file, from 0.
     """
 
     text: str
@@ -71,6 +71,7 @@ class Prompt(NamedTuple):
     kind: str = "own"
     depth: float | None = None
     length: int | None = None
+    row: int = 0
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -188,7 +189,7 @@ def prompts_of_rows(
         row = {name: values[k] for name, values in cells.items()}
         where = f"{file}, row {start + k + 1}"
         refuse_long_text(where, row[needed])
-        rows.append(_prompt(where, row, row[needed], str(start + k)))
+        rows.append(_prompt(where, row, row[needed], start + k))
     of_training = are_texts and not reading.prompts_only
     return PromptTable(rows, of_training, columns)
 
@@ -222,7 +223,7 @@ def _cells(file: str | Path, frame: pl.DataFrame, column: str | None) -> list[st
     return cells.cast(pl.String).fill_null("").to_list()
 
 
-def _prompt(where: str, row: Mapping[str, str], text: str, number: str) -> Prompt:
+def _prompt(where: str, row: Mapping[str, str], text: str, number: int) -> Prompt:
     if question := row["question"].strip():
         text = f"{text.rstrip()}\n\n{question}\n"
     depth = None
@@ -237,11 +238,12 @@ def _prompt(where: str, row: Mapping[str, str], text: str, number: str) -> Promp
         _spaced(text, row["answer"]),
         row["question2"],
         _spaced(row["question2"], row["answer2"]),
-        id=row["id"].strip() or number,
+        id=row["id"].strip() or str(number),
         group=row["group"].strip(),
         part=read_part(where, part) if part else "",
         kind=row["kind"].strip() or "own",
         depth=depth,
+        row=number,
     )
 
 

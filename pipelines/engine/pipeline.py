@@ -254,7 +254,7 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
                 if name in unused:
                     changed.setdefault(name, getattr(plain, name))
                 elif name not in changed and (value := getattr(trained, name)):
-                    shown = " ".join(value) if isinstance(value, tuple) else value
+                    shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
                     note("assumed", f"--{name} {shown}, as in the training")
         return replace(trained, **changed)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from ...models.language.plans.plan import Plan
 
 FULL, UNIFORM, PLAN, SHUFFLED = "full", "uniform", "plan", "shuffled"
+ATTEMPTS = 8
 WORDS: Mapping[str, str] = {
     FULL: "the entire cache",
     UNIFORM: "the same window for all heads, as large as the plan",
@@ -60,10 +61,12 @@ def compared_plans(plan: Plan, length: int, seed: int) -> dict[str, Plan]:
     """
     plans = {FULL: Plan.full(plan.facts), UNIFORM: uniform_like(plan, length), PLAN: plan}
     if not any(plan.routed):
-        try:
-            shuffled = plan.shuffled(seed)
-        except ValueError:  # roles that must not move
-            return plans
-        if shuffled.digest() != plan.digest():
-            plans[SHUFFLED] = shuffled
+        # With few heads an order may leave all rules where they are.
+        for attempt in range(ATTEMPTS):
+            try:
+                shuffled = plan.shuffled(seed + attempt)
+            except ValueError:  # roles that must not move
+                return plans
+            if shuffled.digest() != plan.digest():
+                return {**plans, SHUFFLED: shuffled}
     return plans

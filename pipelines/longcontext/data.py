@@ -6,11 +6,11 @@ Shapes: n prompts of a part, B of a batch, N tokens of the longest of them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,60 +31,21 @@ from ...data.prompts.table import (
     read_prompt_data,
 )
 from ..engine.command_line.checks import check_unread
+from ..engine.opened_models import open_base
 from ..engine.pipeline import Member, Splits
 from ..engine.subsets import Subsets, own_or_shares, refuse_shared_groups, take_groups
 from ..engine.training.order import mix
-from .base import is_sample, model_of, open_base
+from .base import is_sample, model_of
+from .coding import Coder, Tokens
 from .options import LENGTHS, LongContextOptions
 from .spec import InputFacts, LongContextSpec
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from ...models.language.opening import OpenedLanguageModel
     from .scoring import PromptScores
 
 ASSET = "prompts.jsonl"
 LEAST_TEXTS = 6  # fewer texts are cut into pieces, so that each part has some
-
-
-class Tokens(NamedTuple):
-    """A prompt and its answer as tokens; the answer is () where none is known."""
-
-    prompt: tuple[int, ...]
-    answer: tuple[int, ...]
-
-
-class Coder:
-    """The tokenizer of a language model, as prompts need it."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
-
-    def code(self, text: str) -> tuple[int, ...]:
-        """The tokens of a text on its own, with the special ones that a model begins with."""
-        return tuple(self.tokenizer.encode(text))
-
-    def code_on(self, text: str) -> tuple[int, ...]:
-        """The tokens of a text that goes on after another."""
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
-
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text of tokens, without special ones."""
-        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    def pad(self, ends: Collection[int]) -> int:
-        """The token that fills a batch up; any will do, since nothing attends to it."""
-        token = self.tokenizer.pad_token_id
-        return token if isinstance(token, int) else min(ends, default=0)
-
-    def measure(self, text: str) -> int:
-        """How many tokens a text has."""
-        return len(self.code_on(text))
-
-    def prompt(self, prompt: Prompt) -> Tokens:
-        """A prompt and its answer."""
-        return Tokens(self.code(prompt.text), self.code_on(prompt.answer))
 
 
 @dataclass(frozen=True)
@@ -157,7 +118,7 @@ def open_splits(
         assets[ASSET] = partial(_write_prompts, prompts=parts["test"])
     elif Path(options.data).is_file():
         members = {
-            name: [Member(options.data, prompt.id) for prompt in part]
+            name: [Member(options.data, str(prompt.row)) for prompt in part]
             for name, part in parts.items()
         }
     train, validation, test = (datasets[name] for name in ("train", "validation", "test"))
@@ -192,11 +153,15 @@ def _with_answers(where: str, table: PromptTable) -> list[Prompt]:
         if not prompt.text.strip():
             raise fail(f"{where}, row {number}", "the prompt is empty; leave the row out")
         if "answer" in table.columns and prompt.answer.strip().lower() in ("", "nan", "none", "na"):
-            doubt("missing-labels", f"{where}, row {number}", "there is no answer")
+            doubt(
+                "missing-labels",
+                f"{where}, row {number}",
+                "there is no label: the answer is missing",
+            )
             continue
         rows.append(prompt)
     if missing := len(table.prompts) - len(rows):
-        note("left out", "rows without an answer", count=missing)
+        note("left out", "rows without a label, their answer", count=missing)
     if "answer" not in table.columns:
         note("values", "prompts without answers: only the loss of their text is measured",
              count=len(rows))  # fmt: skip

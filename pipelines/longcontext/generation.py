@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...models.language.plans.facts import ModelFacts
 from ..engine.training.order import mix
-from .data import Coder
+from .coding import Coder
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
@@ -44,7 +44,7 @@ class Writing:
 
 class Written(NamedTuple):
     """Answers to a prompt; second is None where there is no second question. tokens: of both;
-    length: tokens that the cache has seen at the end.
+    length: tokens of all that was read and written.
     """
 
     first: str
@@ -121,16 +121,17 @@ def write_alone(
     it is.
     """
     held = attached.cache() if cache is None else copy.deepcopy(cache)
-    generator = writing.generator(number)
+    generator, length = writing.generator(number), held.get_seq_length() + len(prompt)
     first = _write(model, held, prompt, writing, generator)
-    count = len(first)
+    length += len(first)
     if not question2.strip():
-        return Written(coder.text(first), None, count, held.get_seq_length())
-    # The last token of the first answer was written and not read yet.
-    asked = (*first[-1:], *coder.code_on(question2))
-    second = _write(model, held, asked, writing, generator)
-    count += len(second)
-    return Written(coder.text(first), coder.text(second), count, held.get_seq_length())
+        return Written(coder.text(first), None, len(first), length)
+    # The last token of the first answer may have been written and not read yet.
+    asked = coder.code_on(question2)
+    unread = first[len(first) - (length - held.get_seq_length()) :]
+    second = _write(model, held, (*unread, *asked), writing, generator)
+    length += len(asked) + len(second)
+    return Written(coder.text(first), coder.text(second), len(first) + len(second), length)
 
 
 def _write(

@@ -61,14 +61,7 @@ class Fitting:
 
     def note(self) -> dict[str, object]:
         """What the plan was made from, for its reader."""
-        return {
-            "method": self.options.method,
-            "prompts": len(self.part),
-            "kinds": self.spec.input["kinds"],
-            "shortest": self.spec.shortest,
-            "longest": self.spec.longest,
-            "seed": self.options.seed,
-        }
+        return made_from(self.options, self.spec)
 
 
 @dataclass(frozen=True)
@@ -83,6 +76,18 @@ class PlanMethod:
         Callable[[PreTrainedModel, LongContextOptions, LongContextSpec], LycheeRoles | FluxRouter]
         | None
     ) = None
+
+
+def made_from(options: LongContextOptions, spec: LongContextSpec) -> dict[str, object]:
+    """What a plan was made from, for its reader."""
+    return {
+        "method": options.method,
+        "prompts": spec.parts.get("train", 0),
+        "kinds": spec.input["kinds"],
+        "shortest": spec.shortest,
+        "longest": spec.longest,
+        "seed": options.seed,
+    }
 
 
 def sink_of(options: LongContextOptions, spec: LongContextSpec) -> int:
@@ -132,7 +137,7 @@ def _needle(fitting: Fitting) -> Plan:
         for prompt in prompts:
             scores.add(needle_scores(fitting.model.base, [prompt]))
             bar.update()
-    made_from = {
+    facts = {
         **fitting.note(),
         "prompts": len(prompts),
         "agreement_of_halves": scores.agreement(max(1, fitting.facts.layers // 2)),
@@ -145,7 +150,7 @@ def _needle(fitting: Fitting) -> Plan:
             heads=count,
             sink=fitting.sink,
             window=fitting.window,
-            fitted_on=made_from,
+            fitted_on=facts,
         )
 
     return largest_within(fitting, with_heads)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.prompts.sample import write_sample_prompts
+from ..engine.opened_models import open_base
 from ..engine.pipeline import (
     Batch,
     Context,
@@ -27,10 +28,10 @@ from ..engine.pipeline import (
 )
 from ..engine.training.wrapped import call, plain_model
 from . import figures
-from .base import open_base
+from .coding import Tokens
 from .comparing import compared_plans
-from .data import ASSET, PromptPart, Tokens, open_splits
-from .methods import METHODS, Fitting, fit_plan
+from .data import ASSET, PromptPart, open_splits
+from .methods import METHODS, Fitting, fit_plan, made_from
 from .options import LongContextOptions, LongContextPredictOptions
 from .plan_files import write_plan
 from .planned import PlannedModel, planned
@@ -66,7 +67,9 @@ class LongContextPipeline(
         """The language model with no plan yet, and what the method trains."""
         base = open_base(spec.model, sha256=spec.sha256).model
         make = METHODS[options.method].learner
-        return PlannedModel(base, None if make is None else make(base, options, spec))
+        model = PlannedModel(base, None if make is None else make(base, options, spec))
+        model.method, model.fitted_on = options.method, made_from(options, spec)
+        return model
 
     def begin_epoch(
         self,

@@ -26,10 +26,11 @@ from ...data.text_files import (
 )
 from ...models.language.running.attach import attach
 from ..engine.inference.standard_input import STDIN, aside_of, set_aside
+from ..engine.opened_models import open_base
 from ..engine.pipeline import Context, Item, Schema
-from .base import open_base
 from .caches import open_cache
-from .data import Coder, reading_of
+from .coding import Coder
+from .data import reading_of
 from .generation import Writing, Written, end_tokens, full_bytes, write_alone, write_batch
 from .options import LongContextPredictOptions
 from .planned import PlannedModel

@@ -22,8 +22,9 @@ from ..engine.command_line.terminal import Progressbar
 from ..engine.spec import JsonValue
 from ..metrics.bootstrap import interval_of_mean
 from ..metrics.proportions import wilson
+from .coding import Tokens
 from .comparing import FULL, PLAN, SHUFFLED, UNIFORM, WORDS, size_of
-from .data import PromptPart, Tokens
+from .data import PromptPart
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,10 +12,10 @@ from ....models.language.running.attach import attach
 from ....models.language.running.cache_file import save_cache
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
+from ...engine.opened_models import open_base
 from ...engine.runs.loaded import load_run
-from ..base import open_base
 from ..caches import read_context
-from ..data import Coder
+from ..coding import Coder
 from ..generation import full_bytes
 from ..options import CompressOptions
 from ..pipeline import LongContextPipeline

@@ -22,10 +22,11 @@ from ...engine.command_line import machine
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import claimed, fingerprint_of, run_jobs
 from ...engine.inference.output import refuse_input_as_output
+from ...engine.opened_models import open_base
 from ...engine.pipeline import Review
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_page
-from ..base import DEFAULT, open_base
+from ..base import DEFAULT
 from ..data import Coder
 from .options_attention import LEAST_TOKENS, SinksOptions, check_attention
 from .prompts_to_score import texts_or_prompts
