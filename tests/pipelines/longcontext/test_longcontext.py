@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 import headwise
 from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.models.language.facts import ModelFacts
-from headwise.models.language.plan import Plan
+from headwise.models.language.plans.facts import ModelFacts
+from headwise.models.language.plans.plan import Plan
 from headwise.pipelines import longcontext
 from headwise.pipelines.engine.opened_models import open_base
 from headwise.pipelines.engine.runs.loaded import load_run
