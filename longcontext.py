@@ -8,13 +8,18 @@
 The mechanisms are in `models.language`, the verbs in `pipelines.longcontext`.
 """
 
-from .models.language.attach import Attached, attach
-from .models.language.cache import PlanCache
-from .models.language.cache_file import load_cache, save_cache
-from .models.language.facts import ModelFacts
-from .models.language.formats import read_duo_attention, read_moa, write_duo_attention, write_moa
-from .models.language.plan import Plan
-from .models.language.rules import Budget, Rule
+from .models.language.plans.facts import ModelFacts
+from .models.language.plans.formats import (
+    read_duo_attention,
+    read_moa,
+    write_duo_attention,
+    write_moa,
+)
+from .models.language.plans.plan import Plan
+from .models.language.plans.rules import Budget, Rule
+from .models.language.running.attach import Attached, attach
+from .models.language.running.cache import PlanCache
+from .models.language.running.cache_file import load_cache, save_cache
 from .pipelines.longcontext import TASK, compare, compress, evaluate, export, predict, train, tune
 
 __all__ = [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from headwise.models.language.needle import NeedleScores
+    from headwise.models.language.analysis.needle import NeedleScores
     from headwise.models.language.opening import OpenedLanguageModel
 
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -110,7 +110,7 @@ def batches(
 
 def needle_scores_of(opened: OpenedLanguageModel, rows: Sequence[Asked]) -> NeedleScores:
     """How much heads attend to what is asked for, over prompts that hold their answers."""
-    from headwise.models.language.needle import NeedlePrompt, NeedleScores, needle_scores
+    from headwise.models.language.analysis.needle import NeedlePrompt, NeedleScores, needle_scores
 
     scores = NeedleScores.of(opened.facts)
     for prompt, answer in rows:

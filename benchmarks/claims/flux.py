@@ -33,9 +33,9 @@ from headwise.benchmarks.cells import run_cells, waiting_cells, write_cell
 from headwise.benchmarks.measure import parser_of, print_header, print_row
 
 if TYPE_CHECKING:
-    from headwise.models.language.flux import FluxRouter
     from headwise.models.language.opening import OpenedLanguageModel
-    from headwise.models.language.plan import Plan
+    from headwise.models.language.plans.plan import Plan
+    from headwise.models.language.search.flux import FluxRouter
 
 TASKS = ("passkey", "needles")
 CALIBRATION = 64  # prompts of each kind that training goes through
@@ -71,7 +71,7 @@ def prompts_of(
 
 def cell(seed: int, setting: Setting, folder: Path) -> None:
     """Train the routers of a seed and score them beside the controls."""
-    from headwise.models.language.flux import FluxRouter
+    from headwise.models.language.search.flux import FluxRouter
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -146,8 +146,8 @@ def plans_of(
     seed: int,
 ) -> dict[str, Plan]:
     """The router and its controls."""
-    from headwise.models.language.needle import plan_by_needle
-    from headwise.models.language.plan import Plan
+    from headwise.models.language.analysis.needle import plan_by_needle
+    from headwise.models.language.plans.plan import Plan
 
     facts, sizes = opened.facts, {"sink": setting.sink, "window": setting.window}
     dice = torch.Generator().manual_seed(seed)

@@ -30,7 +30,7 @@ from headwise.benchmarks.cells import run_cells, waiting_cells, write_cell
 from headwise.benchmarks.measure import parser_of, print_header, print_row
 
 if TYPE_CHECKING:
-    from headwise.models.language.lychee import LycheeRoles
+    from headwise.models.language.search.lychee import LycheeRoles
 
 TASKS = ("passkey", "needles", "copy")
 SINK, RECENT = 4, 32
@@ -53,8 +53,8 @@ class Setting(NamedTuple):
 
 def cell(seed: int, setting: Setting, folder: Path) -> None:
     """Learn the roles of a seed and score them beside the controls."""
-    from headwise.models.language.lychee import LycheeRoles
-    from headwise.models.language.rules import Budget
+    from headwise.models.language.plans.rules import Budget
+    from headwise.models.language.search.lychee import LycheeRoles
 
     torch.set_num_threads(1)
     torch.manual_seed(seed)

@@ -25,9 +25,9 @@ from headwise.benchmarks.cells import run_cells, waiting_cells, write_cell
 from headwise.benchmarks.measure import parser_of, print_header, print_row
 
 if TYPE_CHECKING:
-    from headwise.models.language.influence import AnsweredPrompt
     from headwise.models.language.opening import OpenedLanguageModel
-    from headwise.models.language.plan import Plan
+    from headwise.models.language.plans.plan import Plan
+    from headwise.models.language.search.influence import AnsweredPrompt
 
 SINK, WINDOW = 64, 64  # of the heads that are not full, with needle
 ROOM = 8  # tokens of an answer
@@ -67,16 +67,16 @@ def plan_of(
     profile: Path,
 ) -> Plan:
     """A plan that holds no more than the share `keep`; profile: the file of MoA's sums."""
-    from headwise.models.language.moa import MoaSearch, plan_by_influence
-    from headwise.models.language.needle import (
+    from headwise.models.language.analysis.needle import (
         NeedlePrompt,
         NeedleScores,
         heads_within,
         needle_scores,
         plan_by_needle,
     )
-    from headwise.models.language.plan import Plan
-    from headwise.models.language.profile_store import ProfileStore
+    from headwise.models.language.plans.plan import Plan
+    from headwise.models.language.search.moa import MoaSearch, plan_by_influence
+    from headwise.models.language.search.profile_store import ProfileStore
 
     facts, length, keep = opened.facts, setting.length, setting.keep
     if kind == "full":
@@ -100,9 +100,9 @@ def score(kind: str, seed: int, setting: Setting, folder: Path) -> None:
     """Losses of the answers under a plan, and whether they are right, on the test prompts."""
     import torch
 
-    from headwise.models.language.attach import attach
-    from headwise.models.language.needle import NeedlePrompt, answer_losses
-    from headwise.models.language.plan import Plan
+    from headwise.models.language.analysis.needle import NeedlePrompt, answer_losses
+    from headwise.models.language.plans.plan import Plan
+    from headwise.models.language.running.attach import attach
 
     torch.set_num_threads(1)
     opened = open_model(setting.model)
@@ -133,7 +133,7 @@ def answered(
     from pydoc_data.topics import topics
 
     from headwise.data.prompts.generate import filler_of, generate_prompts
-    from headwise.models.language.influence import AnsweredPrompt
+    from headwise.models.language.search.influence import AnsweredPrompt
 
     def tokens(text: str) -> list[int]:
         return opened.tokenizer(text, add_special_tokens=False)["input_ids"]

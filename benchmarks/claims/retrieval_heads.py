@@ -3,9 +3,10 @@
     python benchmarks/claims/retrieval_heads.py [--model smollm2-135m] [--data TEXTS]
         [--lengths 512 1024 2048 4096] [--counts 16 12 8 4] [--folder retrieval_heads]
 
-Heads of keys are scored on 8 prompts of 512 tokens (models/language/needle.py). On 40 others, over
-other texts and up to eight times as long, some sets of heads keep everything and all others their
-first 64 and last 64 tokens: all, the best 30, 15 and 8, as many at random with three seeds, all but
+Heads of keys are scored on 8 prompts of 512 tokens (models/language/analysis/needle.py). On 40
+others, over other texts and up to eight times as long, some sets of heads keep everything and all
+others their first 64 and last 64 tokens: all, the best 30, 15 and 8, as many at random with three
+seeds, all but
 the best 15, none; beside them one window for all heads that holds as many bytes as the best 15, and
 as the best 30. Share of prompts whose passkey greedy decoding writes, with Wilson's 95 % intervals,
 loss of the answer, and of the text (256 tokens beyond sink and window). Finished parts are kept in
@@ -24,17 +25,17 @@ import torch.nn.functional as F
 
 from headwise.benchmarks.measure import parser_of, print_header, print_row
 from headwise.data.prompts.generate import filler_of, generate_prompts, pieces_of
-from headwise.models.language.attach import attach
-from headwise.models.language.needle import (
+from headwise.models.language.analysis.needle import (
     NeedlePrompt,
     NeedleScores,
     head_plan,
     needle_scores,
     planned_ranking,
 )
-from headwise.models.language.plan import Plan
+from headwise.models.language.plans.plan import Plan
+from headwise.models.language.running.attach import attach
 from headwise.pipelines.engine.experiments.jobs import claimed, fingerprint_of, run_jobs
-from headwise.pipelines.longcontext.base import open_base
+from headwise.pipelines.engine.opened_models import open_base
 from headwise.pipelines.longcontext.comparing import uniform_like
 from headwise.pipelines.longcontext.data import Coder
 from headwise.pipelines.longcontext.verbs.prompts_to_score import texts_or_prompts

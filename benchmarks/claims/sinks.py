@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 
 from headwise.benchmarks.measure import parser_of, print_header, print_row
-from headwise.models.language.attach import attach
-from headwise.models.language.plan import Plan
-from headwise.models.language.supported import text_decoder
+from headwise.models.language.plans.plan import Plan
+from headwise.models.language.running.attach import attach
+from headwise.models.language.running.supported import text_decoder
 from headwise.pipelines import longcontext
-from headwise.pipelines.longcontext.base import open_base
+from headwise.pipelines.engine.opened_models import open_base
 from headwise.pipelines.longcontext.data import Coder
 from headwise.pipelines.longcontext.verbs.prompts_to_score import texts_or_prompts
 from headwise.pipelines.longcontext.verbs.sinks_tables import sink_counts, text_table

@@ -180,8 +180,8 @@ def forward_kernel(
         count,
         count,
         count,
-        LIMITED=False,
-        WINDOWED=False,
+        LIMITED=False,  # pyright: ignore[reportArgumentType]
+        WINDOWED=False,  # pyright: ignore[reportArgumentType]
         QUERIES=QUERIES,
         KEYS=KEYS,
         WIDTH=WIDTH,

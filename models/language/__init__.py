@@ -1,1 +1,1 @@
-"""Language models with long contexts: plans of attention, cut caches, how plans are made."""
+"""Language models of Hugging Face: plans of attention over long contexts, cut caches, tuning."""

@@ -19,7 +19,7 @@ import torch
 
 from ...base.errors import InputError, reason, shown
 from ...base.files import read_plain
-from .facts import ModelFacts
+from .plans.facts import ModelFacts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

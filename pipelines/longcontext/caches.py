@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...base.errors import InputError
-from ...models.language.cache_file import load_cache
+from ...models.language.running.cache_file import load_cache
 from ..engine.command_line.terminal import Progressbar
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ...models.language.attach import Attached
-    from ...models.language.cache import PlanCache
+    from ...models.language.running.attach import Attached
+    from ...models.language.running.cache import PlanCache
 
 
 def read_context(

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ...models.language.plan import Plan
+from ...models.language.plans.plan import Plan
 
 FULL, UNIFORM, PLAN, SHUFFLED = "full", "uniform", "plan", "shuffled"
 ATTEMPTS = 8

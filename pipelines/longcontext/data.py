@@ -31,10 +31,11 @@ from ...data.prompts.table import (
     read_prompt_data,
 )
 from ..engine.command_line.checks import check_unread
+from ..engine.opened_models import open_base
 from ..engine.pipeline import Member, Splits
 from ..engine.subsets import Subsets, own_or_shares, refuse_shared_groups, take_groups
 from ..engine.training.order import mix
-from .base import is_sample, model_of, open_base
+from .base import is_sample, model_of
 from .coding import Coder, Tokens
 from .options import LENGTHS, LongContextOptions
 from .spec import InputFacts, LongContextSpec

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ...models.language.plan import Plan
+from ...models.language.plans.plan import Plan
 from ..engine.pipeline import ReportFigure
 from ..figures.style import BLUE, COLOURS, GREY, MEDIUM, NARROW, ORANGE, ROW, styled_figure
 from .comparing import FULL, PLAN, SHUFFLED, UNIFORM

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from ...models.language.facts import ModelFacts
+from ...models.language.plans.facts import ModelFacts
 from ..engine.training.order import mix
 from .coding import Coder
 
 if TYPE_CHECKING:
     from transformers import Cache, PreTrainedModel
 
-    from ...models.language.attach import Attached
+    from ...models.language.running.attach import Attached
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...base.errors import InputError
-from ...models.language.facts import ModelFacts
-from ...models.language.flux import FluxRouter
-from ...models.language.influence import AnsweredPrompt
-from ...models.language.lychee import LycheeRoles
-from ...models.language.moa import MoaSearch, grouped_by_length, plan_by_influence
-from ...models.language.needle import NeedlePrompt, NeedleScores, needle_scores, plan_by_needle
-from ...models.language.plan import Plan
-from ...models.language.rules import Budget
+from ...models.language.analysis.needle import (
+    NeedlePrompt,
+    NeedleScores,
+    needle_scores,
+    plan_by_needle,
+)
+from ...models.language.plans.facts import ModelFacts
+from ...models.language.plans.plan import Plan
+from ...models.language.plans.rules import Budget
+from ...models.language.search.flux import FluxRouter
+from ...models.language.search.influence import AnsweredPrompt
+from ...models.language.search.lychee import LycheeRoles
+from ...models.language.search.moa import MoaSearch, grouped_by_length, plan_by_influence
 from ..engine.command_line.terminal import Progressbar
 from .data import PromptPart
 from .options import LongContextOptions, Method

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.prompts.sample import write_sample_prompts
+from ..engine.opened_models import open_base
 from ..engine.pipeline import (
     Batch,
     Context,
@@ -27,7 +28,6 @@ from ..engine.pipeline import (
 )
 from ..engine.training.wrapped import call, plain_model
 from . import figures
-from .base import open_base
 from .coding import Tokens
 from .comparing import compared_plans
 from .data import ASSET, PromptPart, open_splits

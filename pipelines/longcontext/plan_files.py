@@ -9,15 +9,15 @@ from torch import nn
 
 from ...base.errors import InputError, fail, reason
 from ...base.files import read_plain
-from ...models.language.facts import ModelFacts
-from ...models.language.formats import (
+from ...models.language.plans.facts import ModelFacts
+from ...models.language.plans.formats import (
     GATES,
     read_duo_attention,
     read_moa,
     write_duo_attention,
     write_moa,
 )
-from ...models.language.plan import Plan
+from ...models.language.plans.plan import Plan
 from .planned import planned
 
 _CAP = 16 << 20  # bytes

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch import Tensor, nn
 
-from ...models.language.attach import attach
-from ...models.language.facts import ModelFacts
-from ...models.language.flux import FluxRouter
-from ...models.language.frozen_base import FrozenBase
-from ...models.language.lychee import LycheeRoles
-from ...models.language.plan import Plan
-from ...models.language.replaced import attend, positions_of, replaced_attention
-from ...models.language.rules import Budget
+from ...models.language.plans.facts import ModelFacts
+from ...models.language.plans.plan import Plan
+from ...models.language.plans.rules import Budget
+from ...models.language.running.attach import attach
+from ...models.language.running.frozen_base import FrozenBase
+from ...models.language.running.replaced import attend, positions_of, replaced_attention
+from ...models.language.search.flux import FluxRouter
+from ...models.language.search.lychee import LycheeRoles
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -24,10 +24,10 @@ from ...data.text_files import (
     read_text_file,
     refuse_long_text,
 )
-from ...models.language.attach import attach
+from ...models.language.running.attach import attach
 from ..engine.inference.standard_input import STDIN, aside_of, set_aside
+from ..engine.opened_models import open_base
 from ..engine.pipeline import Context, Item, Schema
-from .base import open_base
 from .caches import open_cache
 from .coding import Coder
 from .data import reading_of
@@ -39,7 +39,7 @@ from .spec import LongContextSpec
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ...models.language.attach import Attached
+    from ...models.language.running.attach import Attached
 
 TABLE, LINE, JSON_LINE, FILE = "table", "line", "json line", "file"
 SCHEMA: Schema = {

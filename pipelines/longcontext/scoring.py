@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.language.attach import attach
-from ...models.language.plan import Plan
+from ...models.language.plans.plan import Plan
+from ...models.language.running.attach import attach
 from ..engine.command_line.terminal import Progressbar
 from ..engine.spec import JsonValue
 from ..metrics.bootstrap import interval_of_mean
@@ -29,7 +29,7 @@ from .data import PromptPart
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from ...models.language.attach import Attached
+    from ...models.language.running.attach import Attached
 
 TEXT_PLACES = 256  # tokens of a prompt whose loss is measured, spread over it
 

@@ -16,6 +16,7 @@ STEPS = 2
 UNTRAINED = ("longcontext",)
 # Options of the runs by which a mistake shows that the defaults would hide.
 TELLING: dict[str, dict[str, Any]] = {
+    "finetune": {"new_tokens": 6},
     "forecast": {"levels": (0.95, 0.8)},  # not in their order
     "medical": {"positive": "clear"},  # the first class, not the last
     "saliency": {"near": "dark"},  # the other way round

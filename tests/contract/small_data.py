@@ -203,7 +203,22 @@ def _longcontext(folder: Path) -> SmallData:
     return SmallData(folder, rows, "prompt", "answer", "group", "part", "", options=options)
 
 
+def _finetune(folder: Path) -> SmallData:
+    rows: list[Row] = [
+        {
+            "prompt": f"What is {k} and one?",
+            "answer": str(k + 1),
+            "group": f"n{k // 2}",
+            "part": _part(k, 24),
+        }
+        for k in range(24)
+    ]
+    options = {"model": "generated"}
+    return SmallData(folder, rows, "prompt", "answer", "group", "part", "", options=options)
+
+
 BUILDERS: dict[str, Callable[[Path], SmallData]] = {
+    "finetune": _finetune,
     "forecast": _forecast,
     "longcontext": _longcontext,
     "medical": _medical,

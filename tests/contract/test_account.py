@@ -67,7 +67,7 @@ def with_copy(data: SmallData, **changes: object) -> SmallData:
     return data
 
 
-IN_A_TABLE = ("forecast", "longcontext", "ranking", "text")
+IN_A_TABLE = ("finetune", "forecast", "longcontext", "ranking", "text")
 ITEMS_IN_FILES = [task for task in BUILDERS if task not in IN_A_TABLE]
 TEXTS = ["longcontext", "text"]
 
@@ -78,7 +78,7 @@ def test_an_item_that_is_listed_twice_is_refused(task: str, data: SmallData) -> 
         read(task, with_copy(data).write())
 
 
-@pytest.mark.parametrize("task", [*ITEMS_IN_FILES, *TEXTS], indirect=True)
+@pytest.mark.parametrize("task", [*ITEMS_IN_FILES, *TEXTS, "finetune"], indirect=True)
 def test_an_item_in_two_parts_is_refused(task: str, data: SmallData) -> None:
     with pytest.raises(InputError, match=r"more than once|twice|in train"):
         read(task, with_copy(data, **{data.part: data.rows[-1][data.part]}).write())
@@ -139,6 +139,7 @@ def test_it_is_said_where_each_item_counts_as_its_own_group(task: str, data: Sma
 
 
 UNREAD = {
+    "finetune": {"rank": 4},
     "forecast": {"experts": 4},
     "longcontext": {"lengths": (64,)},
     "ranking": {"model": "mmoe", "attention": "moh"},

@@ -22,6 +22,7 @@ from headwise.tests.contract.small_data import BUILDERS
 
 STEPS = 3
 SMALL: Mapping[str, Mapping[str, Any]] = {
+    "finetune": {"batch_size": 5, "modules": ("q", "gate", "up", "down"), "layers": "all"},
     "forecast": {"width": 8, "feedforward": 8, "layers": 1, "heads": 2, "batch_size": 6},
     "medical": {"size": (64, 64), "body_size": (16, 16), "batch_size": 7, "balanced": False},
     "ranking": {"width": 4, "towers": (4,), "layers": 1, "batch_size": 64},
@@ -33,6 +34,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
 }
 """Sizes, and batches of which one process gets more than the other."""
 NO_DRAWS: Mapping[str, Mapping[str, Any]] = {
+    "finetune": {"packing": True},
     "forecast": {"attention": "softmax", "ffn": "moe", "balance": 1.0},
     "medical": dict.fromkeys(("turn", "shift", "zoom", "aspect", "brightness"), 0.0)
     | {"flip": False, "class_weights": True},

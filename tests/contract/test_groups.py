@@ -111,6 +111,7 @@ TABLES: dict[str, Callable[[Path, Rows], str]] = {
     "speech": table_of_recordings,
     "text": table_of_texts,
     "longcontext": table_of_prompts,
+    "finetune": table_of_prompts,
 }
 OPTIONS: dict[str, dict] = {
     "medical": {"size": (8, 8), "body_size": (8, 8)},
@@ -119,6 +120,7 @@ OPTIONS: dict[str, dict] = {
     "text": {"weights": "none"},
     "longcontext": {"model": "generated", "fit_prompts": 99, "validation_prompts": 99,
                     "test_prompts": 99},
+    "finetune": {"model": "generated"},
 }  # fmt: skip
 
 
@@ -139,13 +141,15 @@ def places(task: str, part: object) -> list[int]:
         return [round(100 * utterance.start) for utterance in part.utterances]  # type: ignore[attr-defined]
     if task == "longcontext":
         return [int(prompt.id) for prompt in part.prompts]  # type: ignore[attr-defined]
+    if task == "finetune":
+        return [int(dialogue.id) for dialogue in part.dialogues]  # type: ignore[attr-defined]
     if task == "text":
         return [int(name) for name in part.table.ids]  # type: ignore[attr-defined]
     return [int(row) for row in part.rows]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("first_part", "second_part"), list(combinations(PARTS, 2)))
-@pytest.mark.parametrize("task", ["medical", "wsi", "saliency", "text", "longcontext"])
+@pytest.mark.parametrize("task", ["medical", "wsi", "saliency", "text", "longcontext", "finetune"])
 def test_a_group_in_two_parts_of_the_data_is_refused(
     tmp_path: Path, task: str, first_part: str, second_part: str
 ) -> None:
@@ -178,6 +182,7 @@ CASES = [
         "saliency",
         "text",
         "longcontext",
+        "finetune",
     )  # the others draw no test part beside a validation
 ]
 

@@ -146,6 +146,7 @@ def test_every_item_of_the_input_comes_out_once_and_in_order(trained):
     sample = sample_of(path)
     home = sample if sample.is_dir() else sample.parent
     files = {
+        "finetune": "generated-answers.jsonl",
         "forecast": "generated.csv",
         "longcontext": "generated-prompts.jsonl",
         "medical": "pictures/*.png",
@@ -250,7 +251,7 @@ def inputs_of(name: str, sample: Path, home: Path):
             if name == "ranking"
             else ({"input": first}, [first])
         )
-    if name in ("longcontext", "text"):
+    if name in ("finetune", "longcontext", "text"):
         table = Path(shutil.copy(sample, home / "one.jsonl"))
         return {"input": table}, [table]
     copy = Path(shutil.copytree(sample if sample.is_dir() else sample.parent, home / "in"))
@@ -330,6 +331,8 @@ def rows_and_groups(name, part):
         return part.names(), [Path(item).name.split("_")[0] for item in part.names()]
     if name == "speech":
         return [item.name for item in part.utterances], [item.speaker for item in part.utterances]
+    if name == "finetune":
+        return [d.id for d in part.dialogues], [d.group for d in part.dialogues]
     if name == "longcontext":
         return [p.id for p in part.prompts], [p.group for p in part.prompts]
     if name == "text":
@@ -341,7 +344,9 @@ def rows_and_groups(name, part):
     )
 
 
-@of_tasks("longcontext", "medical", "ranking", "reid", "saliency", "speech", "text", "wsi")
+@of_tasks(
+    "finetune", "longcontext", "medical", "ranking", "reid", "saliency", "speech", "text", "wsi"
+)
 def test_every_row_is_in_one_part_and_no_group_is_in_two(trained):
     task, path = trained
     splits = opened(task, path)

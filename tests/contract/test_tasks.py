@@ -136,7 +136,7 @@ def test_a_run_is_never_overwritten(trained, headwise):
 
 
 # Tasks whose report has a picture of what the user came for here.
-SHOWN = ("forecast", "reid", "saliency", "speech", "text", "wsi")
+SHOWN = ("finetune", "forecast", "reid", "saliency", "speech", "text", "wsi")
 
 
 def test_the_report_shows_what_the_user_came_for_before_any_table(trained):

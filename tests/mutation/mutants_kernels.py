@@ -228,7 +228,7 @@ MUTANTS = [
     Mutant(
         "operator-attends-to-padding",
         "models",
-        "models/language/attending.py",
+        "models/language/running/attending.py",
         "keep=None if mask is None else mask.expand(rows, heads, 1, count).flatten(),",
         "keep=None,",
         ("models/language/test_decode_kernel.py",),

@@ -11,7 +11,7 @@ MUTANTS = [
     Mutant(
         "needle-scores-without-the-row-that-writes-the-answer",
         "models",
-        "models/language/needle.py",
+        "models/language/analysis/needle.py",
         "list(range(len(self.ids) - self.answer - 1, len(self.ids)))",
         "list(range(len(self.ids) - self.answer, len(self.ids)))",
         NEEDLE,
@@ -19,7 +19,7 @@ MUTANTS = [
     Mutant(
         "keys-shared-by-query-heads-in-steps",
         "models",
-        "models/language/needle.py",
+        "models/language/analysis/needle.py",
         "scores.unflatten(-1, (kv_heads, -1)).amax(-1)",
         "scores.unflatten(-1, (-1, kv_heads)).amax(-2)",
         NEEDLE,
@@ -27,7 +27,7 @@ MUTANTS = [
     Mutant(
         "padded-rows-counted-in-needle-scores",
         "models",
-        "models/language/needle.py",
+        "models/language/analysis/needle.py",
         "counted[place, :count] = 1.0 / count",
         "counted[place] = 1.0 / longest",
         NEEDLE,
@@ -35,7 +35,7 @@ MUTANTS = [
     Mutant(
         "mass-of-a-key-with-what-it-gives-itself",
         "models",
-        "models/language/watching.py",
+        "models/language/analysis/watching.py",
         "total = (read.column_mass.float().mean(1) - itself).clamp(min=0.0)",
         "total = read.column_mass.float().mean(1)",
         WATCHING,
@@ -43,7 +43,7 @@ MUTANTS = [
     Mutant(
         "attention-of-padding-counted-in-the-mass",
         "models",
-        "models/language/watching.py",
+        "models/language/analysis/watching.py",
         "weights=present.to(torch.float32)",
         "weights=torch.ones_like(present, dtype=torch.float32)",
         WATCHING,
@@ -51,7 +51,7 @@ MUTANTS = [
     Mutant(
         "states-centred-with-the-sink-among-them",
         "models",
-        "models/language/sinks.py",
+        "models/language/analysis/sinks.py",
         "mean = (real.sum(1, keepdim=True) - chosen) / (count - 1).clamp(min=1)",
         "mean = real.sum(1, keepdim=True).expand_as(chosen) / count",
         SINKS,
@@ -59,7 +59,7 @@ MUTANTS = [
     Mutant(
         "published-detector-on-states-before-the-last-normalisation",
         "models",
-        "models/language/sink_kinds.py",
+        "models/language/analysis/sink_kinds.py",
         "norm = torch.cat([figures.norm[:-1], figures.last_norm[None]])[:, reference]",
         "norm = figures.norm[:, reference]",
         SINKS,

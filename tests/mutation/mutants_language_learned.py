@@ -8,7 +8,8 @@ LYCHEE, FLUX, KUMA = (
 )  # fmt: skip
 USE = ("models/language/test_learned_plans_in_use.py",)
 _LYCHEE, _FLUX, _KUMA, _BASE = (
-    f"models/language/{name}.py" for name in ("lychee", "flux", "kuma", "frozen_base")
+    f"models/language/{name}.py"
+    for name in ("search/lychee", "search/flux", "search/kuma", "running/frozen_base")
 )
 
 MUTANTS = [

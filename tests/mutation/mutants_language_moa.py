@@ -2,7 +2,7 @@
 
 from mutant import Mutant
 
-INFLUENCE, MOA = "models/language/influence.py", "models/language/moa.py"
+INFLUENCE, MOA = "models/language/search/influence.py", "models/language/search/moa.py"
 
 
 def _tests(name: str, words: str) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ MUTANTS = [
     Mutant(
         "a-profile-goes-on-with-other-prompts",
         "models",
-        "models/language/profile_store.py",
+        "models/language/search/profile_store.py",
         'if count > len(prompts) or _digest("", prompts[:count]) != self.digests.get(length, ""):',
         "if count > len(prompts):",
         _tests("moa", "other_prompts"),
@@ -77,7 +77,7 @@ MUTANTS = [
     Mutant(
         "a-ceiling-of-another-length-is-forgotten",
         "models",
-        "models/language/rule_choice.py",
+        "models/language/search/rule_choice.py",
         "choice = least_loss(losses[last], sizes, budgets, ceilings, gap=gap)",
         "choice = least_loss(losses[last], sizes, budgets, gap=gap)",
         _tests("rule_choice", "front"),

@@ -9,7 +9,8 @@ PLAN, ATTACHED, FILES, CHOSEN, FORMATS = (
 _RULES, _PARTS, _ATTENDING, _CACHE, _ATTACH, _READING, _PLAN, _FILE, _FORMATS = (
     f"models/language/{name}.py"
     for name in (
-        "rules", "parts", "attending", "cache", "attach", "reading", "plan", "cache_file", "formats"
+        "plans/rules", "running/parts", "running/attending", "running/cache", "running/attach",
+        "running/reading", "plans/plan", "running/cache_file", "plans/formats",
     )
 )  # fmt: skip
 

@@ -50,8 +50,8 @@ MUTANTS = [
         "text-groups-without-copies",
         "pipelines",
         _PARTS,
-        '(("text", text), ("group", group))',
-        '(("group", group),)',
+        "joined_groups(plain, table.groups)",
+        "joined_groups(table.groups)",
         (*DATA, "-k", "joined_in_chains"),
     ),
     Mutant(

@@ -8,12 +8,12 @@ from typing import NamedTuple
 from ....base.account import opened
 from ....base.errors import InputError
 from ....data.text_files import is_text_file, read_text_file
-from ....models.language.attach import attach
-from ....models.language.cache_file import save_cache
+from ....models.language.running.attach import attach
+from ....models.language.running.cache_file import save_cache
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
+from ...engine.opened_models import open_base
 from ...engine.runs.loaded import load_run
-from ..base import open_base
 from ..caches import read_context
 from ..coding import Coder
 from ..generation import full_bytes

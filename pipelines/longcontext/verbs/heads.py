@@ -16,8 +16,7 @@ from torch import nn
 from ....base.account import opened
 from ....base.errors import InputError
 from ....base.files import clear_below, write_aside
-from ....models.language.attach import attach
-from ....models.language.needle import (
+from ....models.language.analysis.needle import (
     NeedlePrompt,
     NeedleScores,
     answer_losses,
@@ -27,16 +26,18 @@ from ....models.language.needle import (
     plan_by_needle,
     planned_ranking,
 )
-from ....models.language.plan import Plan
+from ....models.language.plans.plan import Plan
+from ....models.language.running.attach import attach
 from ...engine.accounts import publish
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import claimed, fingerprint_of, run_jobs
 from ...engine.inference.output import refuse_input_as_output
+from ...engine.opened_models import open_base
 from ...engine.pipeline import Review
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_page
-from ..base import DEFAULT, open_base
+from ..base import DEFAULT
 from .heads_tables import Cut, HeadSet, Shape, best_table, headline, pictures, tables
 from .options_attention import HeadsOptions, check_attention
 from .prompts_to_score import prompts_of

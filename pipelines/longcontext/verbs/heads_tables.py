@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ....models.language.facts import ModelFacts
-from ....models.language.needle import NeedleScores
+from ....models.language.analysis.needle import NeedleScores
+from ....models.language.plans.facts import ModelFacts
 from ...engine.pipeline import ReportFigure
 from ...metrics.bootstrap import interval_of_mean
 from ...metrics.proportions import wilson

@@ -12,7 +12,7 @@ from ....base.errors import InputError
 from ....data.prompts.builtin import builtin_texts
 from ....data.prompts.generate import filler_of, generate_prompts, pieces_of
 from ....data.prompts.table import Prompt, PromptTable, read_prompt_data
-from ....models.language.needle import NeedlePrompt
+from ....models.language.analysis.needle import NeedlePrompt
 from ...engine.training.order import mix
 from ..data import Coder, reading_of
 from .options_attention import HeadsOptions

@@ -15,17 +15,18 @@ from torch import nn
 from ....base.account import note, opened
 from ....base.errors import InputError
 from ....base.files import clear_below, write_aside
-from ....models.language.sink_kinds import Sink, TextFigures, find_sinks, official_sinks
-from ....models.language.sinks import Removal, measure_sinks, removal_test
+from ....models.language.analysis.sink_kinds import Sink, TextFigures, find_sinks, official_sinks
+from ....models.language.analysis.sinks import Removal, measure_sinks, removal_test
 from ...engine.accounts import publish
 from ...engine.command_line import machine
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import claimed, fingerprint_of, run_jobs
 from ...engine.inference.output import refuse_input_as_output
+from ...engine.opened_models import open_base
 from ...engine.pipeline import Review
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_page
-from ..base import DEFAULT, open_base
+from ..base import DEFAULT
 from ..data import Coder
 from .options_attention import LEAST_TOKENS, SinksOptions, check_attention
 from .prompts_to_score import texts_or_prompts

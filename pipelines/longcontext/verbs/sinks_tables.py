@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from ....models.language.sink_kinds import KINDS, OFFICIAL_MARGIN, OFFICIAL_SHORTEST
-from ....models.language.sinks import rank_correlation
+from ....models.language.analysis.sink_kinds import KINDS, OFFICIAL_MARGIN, OFFICIAL_SHORTEST
+from ....models.language.analysis.sinks import rank_correlation
 from ...engine.pipeline import ReportFigure
 from ..attention_figures import mass_against_norm, sinks_by_layer
 

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from headwise.models.language.plan import Plan
-from headwise.models.language.replaced import replaced_attention
+from headwise.models.language.plans.plan import Plan
+from headwise.models.language.running.replaced import replaced_attention
 
 
 def window_at(alpha: float, beta: float, length: int) -> int:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headwise.models.language.attach import Attached, attach
-from headwise.models.language.facts import ModelFacts
-from headwise.models.language.plan import Plan
+from headwise.models.language.plans.facts import ModelFacts
+from headwise.models.language.plans.plan import Plan
+from headwise.models.language.running.attach import Attached, attach
 from headwise.tests.models.language.attended import plain_logits, positions
 from headwise.tests.models.language.tiny_models import KINDS, shared_model, texts, tiny_model
 

@@ -10,9 +10,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from headwise.models.language.attach import attach
-from headwise.models.language.cache_file import load_cache, save_cache, text_sha256
-from headwise.models.language.plan import Plan
+from headwise.models.language.plans.plan import Plan
+from headwise.models.language.running.attach import attach
+from headwise.models.language.running.cache_file import load_cache, save_cache, text_sha256
 from headwise.tests.models.language.test_attach import mixed_plan, padded
 from headwise.tests.models.language.tiny_models import KINDS, shared_model, texts, tiny_model
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headwise.models.language.attach import attach
-from headwise.models.language.cache_file import load_cache, save_cache
-from headwise.models.language.facts import ModelFacts
-from headwise.models.language.flux import FluxRouter
-from headwise.models.language.plan import Budget, Plan
-from headwise.models.language.replaced import replaced_attention
+from headwise.models.language.plans.facts import ModelFacts
+from headwise.models.language.plans.plan import Budget, Plan
+from headwise.models.language.running.attach import attach
+from headwise.models.language.running.cache_file import load_cache, save_cache
+from headwise.models.language.running.replaced import replaced_attention
+from headwise.models.language.search.flux import FluxRouter
 from headwise.tests.models.language.attended import plain_logits, plain_mask, positions
 from headwise.tests.models.language.test_attach import padded, read
 from headwise.tests.models.language.tiny_models import KINDS, shared_model, texts, tiny_model

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from headwise.kernels.ragged_decode import cpu
-from headwise.models.language import attending
-from headwise.models.language.attach import attach
+from headwise.models.language.running import attending
+from headwise.models.language.running.attach import attach
 from headwise.tests.models.language.attended import plain_logits
 from headwise.tests.models.language.test_attach import TOKENS, mixed_plan, padded, read
 from headwise.tests.models.language.test_chosen_keys import inheriting_plan

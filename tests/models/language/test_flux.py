@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwise.models.language.flux import (
+from headwise.models.language.plans.plan import Plan
+from headwise.models.language.search.flux import (
     FluxRouter,
     decide,
     pooled_tokens,
@@ -15,7 +16,6 @@ from headwise.models.language.flux import (
     straight_through,
     temperature,
 )
-from headwise.models.language.plan import Plan
 from headwise.tests.models.language.tiny_models import shared_model, texts, tiny_model
 
 LENGTH, START, STOP = 26, 17, 23

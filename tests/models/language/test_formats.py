@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from headwise.models.language.facts import ModelFacts
-from headwise.models.language.formats import (
+from headwise.models.language.plans.facts import ModelFacts
+from headwise.models.language.plans.formats import (
     read_duo_attention,
     read_moa,
     write_duo_attention,
     write_moa,
 )
-from headwise.models.language.plan import Budget, Plan, Rule
+from headwise.models.language.plans.plan import Budget, Plan, Rule
 
 
 @pytest.fixture

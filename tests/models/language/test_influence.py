@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from headwise.models.language.influence import (
+from headwise.models.language.search.influence import (
     AnsweredPrompt,
     answer_losses,
     influence,
@@ -170,7 +170,7 @@ def test_a_batch_with_padding_is_the_sum_of_its_prompts() -> None:
 def test_rows_of_a_map_in_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sample = exact(), prompt(16, 3)
     expected = influence_blocks(model, [sample], 16, block=4, rows="all")
-    monkeypatch.setattr("headwise.models.language.influence._ROWS", 3)
+    monkeypatch.setattr("headwise.models.language.search.influence._ROWS", 3)
     parts = influence_blocks(model, [sample], 16, block=4, rows="all")
     torch.testing.assert_close(parts, expected, rtol=1e-12, atol=0)
 

@@ -5,7 +5,7 @@ import torch
 from scipy.special import beta as beta_function
 from scipy.special import betainc
 
-from headwise.models.language.kuma import HIGH, LOW, HardKuma
+from headwise.models.language.search.kuma import HIGH, LOW, HardKuma
 
 PAIRS = [(1.0, 1.0), (0.3, 2.0), (3.0, 0.4), (0.5, 0.5), (20.0, 5.0)]
 

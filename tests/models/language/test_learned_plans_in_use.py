@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwise.models.language.attach import attach
-from headwise.models.language.plan import Plan
+from headwise.models.language.plans.plan import Plan
+from headwise.models.language.running.attach import attach
 from headwise.tests.models.language.test_flux import answer_loss, made_to_choose
 from headwise.tests.models.language.test_flux import module_of as flux_of
 from headwise.tests.models.language.test_lychee import module_of as lychee_of

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwise.models.language.lychee import LycheeRoles, _Mixing, ramped_target
-from headwise.models.language.replaced import plain_attention, replaced_attention
-from headwise.models.language.rules import Budget
+from headwise.models.language.plans.rules import Budget
+from headwise.models.language.running.replaced import plain_attention, replaced_attention
+from headwise.models.language.search.lychee import LycheeRoles, _Mixing, ramped_target
 from headwise.tests.models.language.tiny_models import shared_model, texts, tiny_model
 
 LENGTH, START, STOP = 26, 17, 23

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from headwise.models.language.facts import ModelFacts
-from headwise.models.language.influence import AnsweredPrompt, answer_losses
-from headwise.models.language.moa import (
+from headwise.models.language.plans.facts import ModelFacts
+from headwise.models.language.plans.plan import Plan
+from headwise.models.language.plans.rules import FULL, Rule
+from headwise.models.language.search.influence import AnsweredPrompt, answer_losses
+from headwise.models.language.search.moa import (
     MoaSearch,
     elastic_rules,
     front_of_plans,
@@ -20,9 +22,7 @@ from headwise.models.language.moa import (
     profile_prompts,
     rule_losses,
 )
-from headwise.models.language.plan import Plan
-from headwise.models.language.profile_store import ProfileStore
-from headwise.models.language.rules import FULL, Rule
+from headwise.models.language.search.profile_store import ProfileStore
 from headwise.tests.models.language.tiny_models import WORDS, tiny_model
 
 SEARCH = MoaSearch(lengths=(16, 32), keep=0.5, block=4, sink=2, steps=8, validation_length=24)

@@ -7,8 +7,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from headwise.models.language.facts import ModelFacts
-from headwise.models.language.needle import (
+from headwise.models.language.analysis.needle import (
     NeedlePrompt,
     NeedleScores,
     answer_losses,
@@ -18,6 +17,7 @@ from headwise.models.language.needle import (
     needle_scores,
     plan_by_needle,
 )
+from headwise.models.language.plans.facts import ModelFacts
 from headwise.tests.models.language.tiny_models import shared_model, tiny_model
 from headwise.tests.models.language.watched_models import plain_maps
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from headwise.models.language.facts import ModelFacts
-from headwise.models.language.plan import Budget, Plan, Rule
+from headwise.models.language.plans.facts import ModelFacts
+from headwise.models.language.plans.plan import Budget, Plan, Rule
 from headwise.tests.models.language.tiny_models import shared_model, tiny_model
 
 

@@ -5,7 +5,12 @@ import itertools
 import numpy as np
 import pytest
 
-from headwise.models.language.rule_choice import least_loss, not_beaten, pareto_choices, total
+from headwise.models.language.search.rule_choice import (
+    least_loss,
+    not_beaten,
+    pareto_choices,
+    total,
+)
 
 SIZES = np.array([[4, 8, 12, 16], [8, 12, 28, 32]], float)
 

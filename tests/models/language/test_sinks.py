@@ -7,8 +7,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from headwise.models.language.sink_kinds import Sink, TextFigures, find_sinks, official_sinks, runs
-from headwise.models.language.sinks import (
+from headwise.models.language.analysis.sink_kinds import (
+    Sink,
+    TextFigures,
+    find_sinks,
+    official_sinks,
+    runs,
+)
+from headwise.models.language.analysis.sinks import (
     first_places,
     measure_sinks,
     rank_correlation,

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from headwise.models.language.attach import attach
-from headwise.models.language.cache import PlanCache
-from headwise.models.language.facts import ModelFacts
-from headwise.models.language.plan import Plan
+from headwise.models.language.plans.facts import ModelFacts
+from headwise.models.language.plans.plan import Plan
+from headwise.models.language.running.attach import attach
+from headwise.models.language.running.cache import PlanCache
 from headwise.tests.models.language.test_attach import TOKENS, mixed_plan, padded
 from headwise.tests.models.language.tiny_models import shared_model, texts
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, T5Config, T5ForConditionalGeneration
 
-from headwise.models.language.facts import ModelFacts
-from headwise.models.language.needle import NeedlePrompt, needle_scores
-from headwise.models.language.watching import WatchedLayer, decoder_layers, watched
+from headwise.models.language.analysis.needle import NeedlePrompt, needle_scores
+from headwise.models.language.analysis.watching import WatchedLayer, decoder_layers, watched
+from headwise.models.language.plans.facts import ModelFacts
 from headwise.tests.models.language.tiny_models import tiny_model
 from headwise.tests.models.language.watched_models import padded_ids, plain_maps
 

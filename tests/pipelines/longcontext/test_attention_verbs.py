@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from headwise.base.errors import InputError
-from headwise.models.language.needle import NeedlePrompt, needle_scores
-from headwise.models.language.plan import Plan
-from headwise.models.language.sink_kinds import find_sinks
-from headwise.models.language.sinks import measure_sinks
+from headwise.models.language.analysis.needle import NeedlePrompt, needle_scores
+from headwise.models.language.analysis.sink_kinds import find_sinks
+from headwise.models.language.analysis.sinks import measure_sinks
+from headwise.models.language.plans.plan import Plan
 from headwise.pipelines import longcontext
 from headwise.pipelines.engine.command_line import main
-from headwise.pipelines.longcontext.base import open_base
+from headwise.pipelines.engine.opened_models import open_base
 from headwise.pipelines.longcontext.data import Coder
 from headwise.pipelines.longcontext.verbs.options_attention import HeadsOptions
 from headwise.pipelines.longcontext.verbs.prompts_to_score import prompts_of

@@ -16,9 +16,9 @@ from headwise.base.errors import InputError
 from headwise.models.language.facts import ModelFacts
 from headwise.models.language.plan import Plan
 from headwise.pipelines import longcontext
+from headwise.pipelines.engine.opened_models import open_base
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.training.quick import completed, fit
-from headwise.pipelines.longcontext.base import open_base
 from headwise.pipelines.longcontext.comparing import compared_plans, size_of, uniform_like
 from headwise.pipelines.longcontext.data import open_splits
 from headwise.pipelines.longcontext.options import LongContextOptions

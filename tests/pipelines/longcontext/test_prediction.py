@@ -58,7 +58,7 @@ def greedy(model, plan, tokens, limit, ends):
 
 def test_answers_in_a_batch_are_those_of_the_whole_text_read_again_for_each_token(loaded):
     model = planned(loaded.domain_model)
-    from headwise.pipelines.longcontext.base import open_base
+    from headwise.pipelines.engine.opened_models import open_base
 
     coder = Coder(open_base("generated").tokenizer)
     tokens = [coder.code(prompt) for prompt in PROMPTS]
@@ -73,7 +73,7 @@ def test_answers_in_a_batch_are_those_of_the_whole_text_read_again_for_each_toke
 
 def test_a_second_question_goes_on_with_the_first_answer(loaded):
     model = planned(loaded.domain_model)
-    from headwise.pipelines.longcontext.base import open_base
+    from headwise.pipelines.engine.opened_models import open_base
 
     coder = Coder(open_base("generated").tokenizer)
     tokens, second = coder.code(PROMPTS[3]), "\nAnd who else?"
