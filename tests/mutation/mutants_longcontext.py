@@ -76,7 +76,7 @@ MUTANTS = [
     Mutant(
         "longcontext-another-model-is-taken",
         "pipelines",
-        f"{_HOME}/base.py",
+        "pipelines/engine/opened_models.py",
         "    if sha256 is not None and opened.sha256 != sha256:\n",
         "    if sha256 is None and opened.sha256 != sha256:\n",
         (*PLANS, "-k", "other_weights"),

@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 import headwise
 from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.models.language.facts import ModelFacts
-from headwise.models.language.plan import Plan
+from headwise.models.language.plans.facts import ModelFacts
+from headwise.models.language.plans.plan import Plan
 from headwise.pipelines import longcontext
 from headwise.pipelines.engine.opened_models import open_base
 from headwise.pipelines.engine.runs.loaded import load_run
@@ -92,7 +92,7 @@ def test_a_model_with_other_weights_is_refused(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     spec = json.loads((copy / "spec.json").read_text())
     (copy / "spec.json").write_text(json.dumps({**spec, "sha256": "a" * 64}))
-    with pytest.raises(InputError, match=r"is not the model that the run was made with.*one model"):
+    with pytest.raises(InputError, match="is not the model that the run was made with: the sha256"):
         longcontext.evaluate(run=copy)
 
 

@@ -12,7 +12,7 @@ import torch
 from polars.testing import assert_frame_equal
 
 from headwise.base.errors import InputError
-from headwise.models.language.attach import attach
+from headwise.models.language.running.attach import attach
 from headwise.pipelines import longcontext
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.longcontext.coding import Coder
