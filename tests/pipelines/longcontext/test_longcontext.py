@@ -18,6 +18,7 @@ from headwise.models.language.plans.plan import Plan
 from headwise.pipelines import longcontext
 from headwise.pipelines.engine.opened_models import open_base
 from headwise.pipelines.engine.runs.loaded import load_run
+from headwise.pipelines.engine.training.quick import completed, fit
 from headwise.pipelines.longcontext.comparing import compared_plans, size_of, uniform_like
 from headwise.pipelines.longcontext.data import open_splits
 from headwise.pipelines.longcontext.options import LongContextOptions
@@ -91,7 +92,7 @@ def test_a_model_with_other_weights_is_refused(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     spec = json.loads((copy / "spec.json").read_text())
     (copy / "spec.json").write_text(json.dumps({**spec, "sha256": "a" * 64}))
-    with pytest.raises(InputError, match=r"is not the model that the run was made with.*one model"):
+    with pytest.raises(InputError, match="is not the model that the run was made with: the sha256"):
         longcontext.evaluate(run=copy)
 
 
@@ -186,9 +187,11 @@ def test_a_plan_goes_out_to_a_file_and_comes_back(run, tmp_path):
     assert json.loads((tmp_path / "rules.moa.json").read_text()).keys() == {"alphas", "betas"}
 
 
-def test_windows_are_chosen_where_the_plan_is_not_better(tmp_path):
-    """A random model cannot tell the two apart."""
+def test_windows_are_chosen_where_the_plan_is_not_better(tmp_path, capsys):
+    """A random model cannot tell the two apart. Nothing is trained, which is said."""
     run = longcontext.train(run=tmp_path / "run", share=0.6)
+    assert "nothing to train" in capsys.readouterr().err
+    assert not (run.path / "checkpoints").exists() or not any(run.checkpoints.iterdir())
     ladder = json.loads((run.path / "ladder.json").read_text())
     assert ladder["chosen"] in ("naive", "model")
     metrics = json.loads((run.path / "metrics.json").read_text())
@@ -198,6 +201,21 @@ def test_windows_are_chosen_where_the_plan_is_not_better(tmp_path):
         assert loaded.model.plan.method == "uniform"
         assert loaded.model.domain is loaded.domain_model
     assert {"full", "uniform", "plan", "shuffled"} <= metrics.keys()
+
+
+def test_a_plan_that_was_fitted_without_steps_has_a_score_to_be_compared_by(run):
+    """As tune and compare take it: the loss of the answers of the validation part."""
+    data = str(run / "sample" / "generated-prompts.jsonl")
+    options = LongContextOptions(data=data, method="uniform")
+    pipeline, device = longcontext.TASK.load(), torch.device("cpu")
+    splits = open_splits(options, None, False)
+    model, facts = fit(
+        pipeline, options, splits.train, splits.spec, device, validation=splits.validation
+    )
+    assert "validation_loss" not in facts
+    completed(pipeline, model, splits, options, facts)
+    scores = scores_of(model.base, model.plan, splits.validation)
+    assert facts["validation_loss"] == pytest.approx(scores.loss.mean())
 
 
 @pytest.mark.parametrize("method", ["lychee", "flux"])

@@ -102,8 +102,9 @@ def test_a_prompt_that_cannot_be_answered_is_a_row_among_the_others(run, tmp_pat
 
 
 def test_draws_follow_from_the_seed_and_not_from_the_batch(run, tmp_path):
-    rows = [{"prompt": prompt} for prompt in PROMPTS]
+    rows = [{"prompt": prompt} for prompt in [*PROMPTS, PROMPTS[0]]]
     first = predicted(run, tmp_path, rows, sample=True, seed=1)
+    assert first["answer"][0] != first["answer"][-1]  # an equal prompt has draws of its own
     again = predicted(run, tmp_path, rows, sample=True, seed=1, batch_size=2, shard_size=3)
     other = predicted(run, tmp_path, rows, sample=True, seed=2)
     assert_frame_equal(first.select("answer"), again.select("answer"))
