@@ -222,6 +222,17 @@ def reasoning(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     return found
 
 
+def finetune(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Answers of the test part against those of the sample."""
+    lines = map(json.loads, sample.read_text(encoding="utf-8").splitlines())
+    truth = {row["id"]: row["answer"] for row in lines}
+    of_test = rows.filter(pl.col("id").is_in([d.id for d in splits.test.dialogues]))
+    assert set(of_test["part"]) == {"test"}
+    answers = dict(of_test.select("id", "answer").rows())
+    right = [answers[name].strip() == truth[name] for name in answers]
+    return {"exact": float(np.mean(right)), "prompts": float(len(right))}
+
+
 def edits(words: list[str], reference: list[str]) -> int:
     """Least number of insertions, deletions and replacements."""
     row = list(range(len(reference) + 1))
@@ -233,6 +244,7 @@ def edits(words: list[str], reference: list[str]) -> int:
 
 
 OF = {
+    "finetune": finetune,
     "wsi": wsi,
     "medical": medical,
     "ranking": ranking,

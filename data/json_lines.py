@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from ...base.errors import fail, shown
+from ..base.errors import fail, shown
 
 
 def are_json_lines(lines: Sequence[str]) -> bool:

@@ -8,8 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ...base.errors import InputError, fail, reason
-from ...base.own_files import ASIDE
+from ....base.errors import InputError, fail, reason
+from ....base.own_files import ASIDE
 
 STDIN = "-"
 MOST_BYTES = 4 << 30

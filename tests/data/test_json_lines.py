@@ -3,7 +3,7 @@
 import pytest
 
 from headwise.base.errors import InputError
-from headwise.data.texts.json_lines import are_json_lines, rows_of_json_lines
+from headwise.data.json_lines import are_json_lines, rows_of_json_lines
 
 
 @pytest.mark.parametrize(
