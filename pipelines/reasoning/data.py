@@ -19,7 +19,7 @@ from ...base.account import note
 from ...base.errors import InputError, fail
 from ...base.files import write_text
 from ...data.formats.tables import list_files
-from ...data.texts.files import line_encoding, line_parts, read_lines
+from ...data.text_files import line_encoding, line_parts, read_lines
 from ...data.trials.coding import CodedTrials, coded
 from ...data.trials.evaluate import Outcome, evaluate
 from ...data.trials.files import ReadTrial, read_trials, trial_line

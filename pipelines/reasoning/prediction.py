@@ -14,7 +14,7 @@ from torch import nn
 from ...base.account import note, part_of_account
 from ...base.errors import InputError, fail
 from ...data.formats.tables import list_files
-from ...data.texts.files import LinePart, line_encoding, line_parts, read_lines
+from ...data.text_files import LinePart, line_encoding, line_parts, read_lines
 from ...data.trials.files import ReadTrial, read_trials
 from ...data.trials.words import answer_words, question_words
 from ..engine.pipeline import Context, Item
