@@ -62,9 +62,9 @@ def test_the_same_few_trials_are_learnt_by_heart(tmp_path):
 
 
 def test_half_a_minute_teaches_forty_distractors(tmp_path):
-    """A fifth of the default training."""
+    """A third of the default training."""
     trained = pipelines.reasoning.train(
-        run=tmp_path / "run", trials=16_000, epochs=5, validation_trials=300, test_trials=200
+        run=tmp_path / "run", trials=16_000, epochs=8, validation_trials=300, test_trials=200
     )
     levels = trained.metrics()["levels"]
     assert levels["40 distractors"]["accuracy"] > 0.8
