@@ -83,6 +83,11 @@ class RecordingSource:
         clip = self.clip(row)
         return clip if self.prior is None else standardised(clip, self._of_speaker(row))
 
+    def standardise_by(self, prior: Moments | None) -> None:
+        """Standardise by speaker, drawn towards these moments of a training part; None: not."""
+        self.prior = prior
+        self._moments.clear()
+
     def _of_speaker(self, row: int) -> Moments:
         """The moments of all recordings of a speaker, whatever part they are in: they need no
         labels.
@@ -230,14 +235,14 @@ def open_splits(
     """The three parts. as_test: all recordings are the test part."""
     source = read_source(options, spec)
     if as_test and spec is not None:
-        source.prior = None if spec.prior is None else opened(spec.prior)
+        source.standardise_by(None if spec.prior is None else opened(spec.prior))
         part = RecordingSet(source, range(len(source)), spec.classes)
         return Splits(part, part, part, spec)
     subsets = split(source, options)
     classes = classes_of(source) if spec is None else spec.classes
     if spec is None:
         spec = spec_of(source, subsets, classes, options)
-    source.prior = None if spec.prior is None else opened(spec.prior)
+    source.standardise_by(None if spec.prior is None else opened(spec.prior))
     train, validation, test = (RecordingSet(source, rows, classes) for rows in subsets)
     members = {
         name: [member_of(source.utterances[row]) for row in rows]
@@ -305,7 +310,7 @@ def spec_of(
             cure = "name them in a column, or with {speaker} in --pattern"
             raise fail(source.where, f"--standardise speaker: not all speakers are known; {cure}")
         prior = stored(plain)
-        source.prior = opened(prior)
+        source.standardise_by(opened(prior))
         visible = moments_of(map(source.model_clip, rows), is_fixed=reader.is_fixed)
     return RecordingsSpec(
         input=InputFacts(

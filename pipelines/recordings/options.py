@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from ...base.account import Doubt
 from ...base.errors import InputError
 from ..engine.command_line.checks import check_least, check_shares, check_unread
 from ..engine.mechanisms import check_mixing
@@ -180,41 +179,22 @@ class CrossvalOptions(RecordingsOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExplainOptions:
+class ExplainOptions(RecordingsEvaluateOptions):
     """How much each layer or frame weighs in a run (the importance factor), and whether a recording
     loses its class sooner when the highest are deleted than when random ones are.
     """
 
     GROUPS: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "data": ("data", "part", "columns", "label_from", "pattern"),
+        **RecordingsEvaluateOptions.GROUPS,
         "check": ("draws", "seed"),
     }
 
-    run: str
-    """Run directory of the trained model."""
     output: str
     """Folder to write: importance.png, deletion.png, explain.json, recordings.parquet."""
-    data: str | None = None
-    """Other labelled recordings; without it the data that the run was trained on."""
-    part: Literal["auto", "train", "validation", "test", "all"] = "auto"
-    """Part of the data; auto: the test part of the run's own data, all of other data."""
-    columns: tuple[str, ...] = ()
-    """Columns of the table by what they hold; without it, as in the training."""
-    label_from: Literal["", "auto", "table", "folder", "name"] = ""
-    """Where the label stands; without it, as in the training."""
-    pattern: str | None = None
-    """What the name of a file says; without it, as in the training."""
     draws: int = 10
     """Random choices of tokens that the deletion of the highest is compared with."""
     seed: int = 0
     """Seed of these choices."""
-    accept: tuple[Doubt, ...] = ()
-    """Doubts about the data that are no errors: copies (an item listed twice, or in two parts),
-    two-labels, missing-labels (such rows are left out), label-as-feature, links (links that lead
-    out of their folder are followed), missing-codes (numbers such as -999 are numbers).
-    """
-    accelerator: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Kind of device; auto takes a GPU if there is one."""
 
 
 def check(options: object) -> None:
