@@ -129,6 +129,9 @@ class RecordingClassifier(nn.Module):
             )
             for _ in range(layers)
         )
+        if head == "mean":
+            for layer in self.layers:
+                layer.norm1 = nn.Identity()  # of a mixer that reads nothing
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.classifier = (

@@ -172,7 +172,7 @@ def read_source(options: RecordingsOptions, spec: RecordingsSpec | None = None) 
             reader = ClipReader(options.features, options.weights, options.seconds, cache)
         else:
             reader = reader_of(spec, cache)
-        return _read_all(options.data, listed, reader)
+        return read_listed(options.data, listed, reader)
 
 
 def reader_of(spec: RecordingsSpec, cache: FeatureCache | None = None) -> ClipReader:
@@ -183,7 +183,8 @@ def reader_of(spec: RecordingsSpec, cache: FeatureCache | None = None) -> ClipRe
     return reader
 
 
-def _read_all(where: str, listed: Sequence[Utterance], reader: ClipReader) -> RecordingSource:
+def read_listed(where: str, listed: Sequence[Utterance], reader: ClipReader) -> RecordingSource:
+    """Read listed recordings, see `read_source`."""
     source, problems = RecordingSource(where, listed, reader), dict[int, str]()
     remarks: dict[str, list[str]] = {}
     with Progressbar(total=len(listed), unit="recording", desc="reading") as bar:

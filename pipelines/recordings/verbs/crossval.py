@@ -156,7 +156,7 @@ class Fold:
         except InputError as error:
             raise InputError(f"fold {fold + 1}: {error}") from None
         parts = [RecordingSet(source, rows, spec.classes) for rows in subsets]
-        return Splits(*parts, spec)
+        return Splits(parts[0], parts[1], parts[2], spec)
 
     def _trained(self, job: Job, splits: Splits, device: torch.device) -> nn.Module:
         seed = mix(self.options.seed, job.seed, job.fold or 0) >> 1
