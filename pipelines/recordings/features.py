@@ -20,7 +20,7 @@ from ...base.errors import InputError, fail
 from ...data.catalogue import DATASETS, get_dataset
 from ...data.formats.audio import RATE
 from ...data.items import digest
-from ...data.speech.log_mel import log_mel
+from ...data.speech.log_mel import FRAME_SECONDS, log_mel
 from ...data.speech.manifests import Utterance
 from ...data.speech.mfcc import COEFFICIENTS, clip_statistics, mfcc_with_changes
 from ...models.speech.encoder import SpeechEncoder
@@ -84,6 +84,7 @@ class ClipReader:
         self.is_fixed = features == "whisper-layers"
         if features.startswith("whisper"):
             self.encoder, self.fingerprint = open_encoder(weights)
+            self.seconds = min(seconds, 2 * FRAME_SECONDS * len(self.encoder.positions))
 
     def __call__(self, utterance: Utterance) -> Clip:
         """Raises `InputError` for a recording that cannot be read, is silent or too short."""

@@ -8,7 +8,7 @@ LABELLED = ("data/speech/test_labelled.py",)
 MFCC = ("data/speech/test_mfcc.py",)
 CLASSIFIER = ("models/speech/test_classifier.py",)
 GAUSSIAN = ("models/attention/test_gaussian.py",)
-RECORDINGS = ("pipelines/recordings/test_recordings.py",)
+RECORDINGS = ("pipelines/recordings/test_recordings.py", "-k", "is_in_one_part")
 DELETION = ("pipelines/recordings/test_deletion.py",)
 
 MUTANTS = [

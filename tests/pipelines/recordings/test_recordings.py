@@ -1,5 +1,6 @@
 """Recordings end to end. The contract of all tasks (tests/contract) holds the task to the rest."""
 
+import csv
 import json
 import wave
 from pathlib import Path
@@ -215,8 +216,8 @@ def test_each_way_to_help_rare_classes_trains(voices, tmp_path, imbalance) -> No
     run = pipelines.recordings.train(
         data=voices, pattern=PATTERN, run=tmp_path / "run", epochs=1, width=8, imbalance=imbalance
     )
-    history = pl.read_csv(run.path / "history.csv")
-    assert np.isfinite(history["train_loss"].cast(pl.Float64)).all()
+    (history,) = csv.DictReader((run.path / "history.csv").read_text().splitlines())
+    assert np.isfinite(float(history["train_loss"]))
 
 
 @pytest.mark.parametrize(
