@@ -79,7 +79,7 @@ def test_folders_of_parts_stand_above_those_of_labels(tmp_path) -> None:
         listed = list_labelled(tmp_path)
     lines = " | ".join(account.lines())
     assert "folders called train, validation or test are parts" in lines
-    assert "in no folder that names their label: alone.wav" in lines
+    assert "in no folder that names their label (alone.wav)" in lines
     assert "read: 6 recordings" in lines
     assert {(u.part, u.label) for u in listed} == {
         (part, label) for part in ("train", "validation", "test") for label in ("x", "y")
