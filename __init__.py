@@ -1,7 +1,8 @@
 """Headwise: pipelines for domain data on one shared core of attention and mixture-of-experts
 modules.
 
-`kernels`, `models`, `data` and `pipelines` load on first use, so `import headwise` is cheap.
+`kernels`, `models`, `data`, `pipelines` and `longcontext` (plans for language models) load on first
+use, so `import headwise` is cheap.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from .pipelines.engine.runs.run import Accelerator, Run
 
 __version__ = "0.1.0"
-_ROOMS = ("data", "kernels", "models", "pipelines")
+_ROOMS = ("data", "kernels", "longcontext", "models", "pipelines")
 
 
 def open(path: str | os.PathLike[str], accelerator: Accelerator = "auto") -> Run:

@@ -54,6 +54,33 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     flush(path.parent)
 
 
+def write_folder_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary folder next to `path`, flush its files to disk and rename it to
+    `path`, where nothing may be yet.
+
+    Raises InputError where it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=ASIDE, suffix=f"-{path.name}", dir=path.parent))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({reason(error)})") from None
+    try:
+        # That folder is private; one within it is as readable as any other of this user.
+        folder = aside / path.name
+        folder.mkdir()
+        write(folder)
+        for file in folder.iterdir():
+            file.chmod(0o666 & ~_umask())
+            flush(file)
+        os.replace(folder, path)
+    except (OSError, *writer_errors()) as error:
+        raise InputError(f"{path}: cannot be written ({reason(error)})") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    flush(path.parent)
+
+
 def clear_aside(folder: Path, name: str = "") -> None:
     """Remove the half-written files of a killed process from a folder: those of one file, or all.
 

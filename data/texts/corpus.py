@@ -9,7 +9,7 @@ from pathlib import Path
 from ...base.account import note, recount
 from ...base.errors import fail
 from ..formats.tables import check_file
-from .files import is_text_file, read_text_file
+from ..text_files import is_text_file, read_text_file
 from .table import TextReading, read_text_data
 
 

@@ -19,7 +19,7 @@ from ...base.files import walk_folder
 from ..columns import SYNONYMS, find_columns, plain_name
 from ..formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table, stem_of
 from ..parts import PARTS, read_part, text_of, without_other_parts
-from .files import read_text_file, refuse_long_text
+from ..text_files import read_text_file, refuse_long_text
 from .labels import (
     Goal,
     TextLabels,

@@ -23,7 +23,7 @@ import polars as pl
 from ...base.account import note
 from ...base.errors import fail, nearest, shown
 from ..formats.tables import TABLE_SUFFIXES, check_file, collect, scan_table
-from .files import read_text_file
+from ..text_files import read_text_file
 
 LINES = (".txt", ".keys")
 # What tools call things, the most telling first.

@@ -26,7 +26,7 @@ MERGED = {"SPLITS": 32, "WIDTH": 64, "num_warps": 4}
 
 
 @triton.jit
-def _tile(base, rows, live, stride, width, WIDTH: tl.constexpr):  # pragma: no cover - device code
+def tile(base, rows, live, stride, width, WIDTH: tl.constexpr):  # pragma: no cover - device code
     """(rows, WIDTH), 0 beyond the edges; rows: int64, `stride` numbers apart."""
     c = tl.arange(0, WIDTH)
     return tl.load(
@@ -37,12 +37,14 @@ def _tile(base, rows, live, stride, width, WIDTH: tl.constexpr):  # pragma: no c
 
 
 @triton.jit
-def _put(
-    base, rows, live, stride, width, tile, WIDTH: tl.constexpr
+def put(
+    base, rows, live, stride, width, numbers, WIDTH: tl.constexpr
 ):  # pragma: no cover - device code
     c = tl.arange(0, WIDTH)
     tl.store(
-        base + rows[:, None] * stride + c[None, :], tile, mask=live[:, None] & (c < width)[None, :]
+        base + rows[:, None] * stride + c[None, :],
+        numbers,
+        mask=live[:, None] & (c < width)[None, :],
     )
 
 
@@ -54,6 +56,84 @@ def _share(offsets, b, split, splits, KEYS: tl.constexpr):  # pragma: no cover -
     size = tl.cdiv(tl.cdiv(count, KEYS), splits) * KEYS
     first = tl.minimum(split * size, count)
     return begin + first, tl.minimum(size, count - first)
+
+
+@triton.jit
+def attended(
+    q,
+    key,
+    value,
+    begin,
+    count,
+    stride,
+    value_stride,
+    width,
+    value_width,
+    scale,
+    positions,
+    asked,
+    span,
+    sink,
+    LIMITED: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    VALUE_WIDTH: tl.constexpr,
+):  # pragma: no cover - device code
+    """A tile of queries walks the `count` keys from row `begin` on: the largest scores, the sums of
+    the weights and of the weighted values. LIMITED: a query at position `asked` sees keys at
+    `positions` up to its own; WINDOWED: and of those the last `span` and the first `sink`.
+    """
+    top = tl.full((QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    summed = tl.zeros((QUERIES, VALUE_WIDTH), tl.float32)
+    for start in range(0, count, KEYS):
+        j = start + tl.arange(0, KEYS)
+        live, place = j < count, begin + j
+        k = tile(key, place, live, stride, width, WIDTH)
+        v = tile(value, place, live, value_stride, value_width, VALUE_WIDTH)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        visible = live[None, :]
+        if LIMITED:
+            at = tl.load(positions + place, mask=live, other=0)[None, :]
+            visible = visible & (at <= asked[:, None])
+            if WINDOWED:
+                visible = visible & ((asked[:, None] - at < span) | (at < sink))
+        scores = tl.where(visible, scores, float("-inf"))
+        new = tl.maximum(top, tl.max(scores, 1))
+        # A query may have seen no key yet.
+        finite = tl.where(new == float("-inf"), 0.0, new) if LIMITED else new
+        weight = tl.exp(scores - finite[:, None])
+        keep = tl.exp(top - finite)
+        total = total * keep + tl.sum(weight, 1)
+        summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
+        top = new
+    return top, total, summed
+
+
+@triton.jit
+def joined(
+    part, part_lse, first, step, count, width, c, SPLITS: tl.constexpr, WIDTH: tl.constexpr
+):  # pragma: no cover - device code
+    """Columns `c` of `count` outputs over parts of the keys, in rows first, first + step, ..., as
+    one over all of them: the mean, its largest log-sum-exp and their sum over it.
+    """
+    top, total = float("-inf"), 0.0
+    summed = tl.zeros((WIDTH,), tl.float32)
+    for start in range(0, count, SPLITS):
+        s = start + tl.arange(0, SPLITS)
+        live, place = s < count, s * step + first
+        sums = tl.load(part_lse + place, mask=live, other=float("-inf"))
+        inside = live[:, None] & (c < width)[None, :]
+        outputs = tl.load(part + place[:, None] * width + c[None, :], mask=inside, other=0.0)
+        new = tl.maximum(top, tl.max(sums, 0))
+        finite = tl.where(new == float("-inf"), 0.0, new)
+        share, keep = tl.exp(sums - finite), tl.exp(top - finite)
+        total = total * keep + tl.sum(share, 0)
+        summed = summed * keep + tl.sum(share[:, None] * outputs, 0)
+        top = new
+    return summed / tl.where(total == 0.0, 1.0, total), top, total
 
 
 @kernel
@@ -84,33 +164,33 @@ def forward_kernel(
     i = tl.program_id(2) // splits * QUERIES + tl.arange(0, QUERIES)
     asked, rows = i < queries, b * queries + i
     begin, count = _share(offsets, b, split, splits, KEYS)
-    q = _tile(query + h * width, rows, asked, heads * width, width, WIDTH)
-    top = tl.full((QUERIES,), float("-inf"), tl.float32)
-    total = tl.zeros((QUERIES,), tl.float32)
-    summed = tl.zeros((QUERIES, VALUE_WIDTH), tl.float32)
-    for start in range(0, count, KEYS):
-        j = start + tl.arange(0, KEYS)
-        k = _tile(key + h * width, begin + j, j < count, heads * width, width, WIDTH)
-        v = _tile(
-            value + h * value_width,
-            begin + j,
-            j < count,
-            heads * value_width,
-            value_width,
-            VALUE_WIDTH,
-        )
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-        scores = tl.where((j < count)[None, :], scores, float("-inf"))
-        new = tl.maximum(top, tl.max(scores, 1))
-        weight = tl.exp(scores - new[:, None])
-        keep = tl.exp(top - new)
-        total = total * keep + tl.sum(weight, 1)
-        summed = summed * keep[:, None] + tl.dot(weight.to(v.dtype), v, input_precision=PRECISION)
-        top = new
+    q = tile(query + h * width, rows, asked, heads * width, width, WIDTH)
+    top, total, summed = attended(
+        q,
+        key + h * width,
+        value + h * value_width,
+        begin,
+        count,
+        heads * width,
+        heads * value_width,
+        width,
+        value_width,
+        scale,
+        offsets,
+        count,
+        count,
+        count,
+        LIMITED=False,  # pyright: ignore[reportArgumentType]
+        WINDOWED=False,  # pyright: ignore[reportArgumentType]
+        QUERIES=QUERIES,
+        KEYS=KEYS,
+        WIDTH=WIDTH,
+        VALUE_WIDTH=VALUE_WIDTH,
+    )
     divisor = tl.where(count == 0, 1.0, total)
     bare = float("-inf") if PARTIAL else float("inf")
     rows += split * samples * queries
-    _put(
+    put(
         out + h * value_width,
         rows,
         asked,
@@ -129,25 +209,12 @@ def merge_kernel(
     """Outputs (S, rows, width) over parts of the keys as one over all of them."""
     row = tl.program_id(0).to(tl.int64)
     c = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
-    top, total = float("-inf"), 0.0
-    summed = tl.zeros((WIDTH,), tl.float32)
-    for start in range(0, splits, SPLITS):
-        s = start + tl.arange(0, SPLITS)
-        live, place = s < splits, s * rows + row
-        sums = tl.load(part_lse + place, mask=live, other=float("-inf"))
-        inside = live[:, None] & (c < width)[None, :]
-        tile = tl.load(part + place[:, None] * width + c[None, :], mask=inside, other=0.0)
-        new = tl.maximum(top, tl.max(sums, 0))
-        finite = tl.where(new == float("-inf"), 0.0, new)
-        share, keep = tl.exp(sums - finite), tl.exp(top - finite)
-        total = total * keep + tl.sum(share, 0)
-        summed = summed * keep + tl.sum(share[:, None] * tile, 0)
-        top = new
-    bare = total == 0.0
-    divisor = tl.where(bare, 1.0, total)
-    tl.store(out + row * width + c, summed / divisor, mask=c < width)
+    mean, top, total = joined(part, part_lse, row, rows, splits, width, c, SPLITS, WIDTH)
+    tl.store(out + row * width + c, mean, mask=c < width)
     if tl.program_id(1) == 0:
-        tl.store(lse + row, tl.where(bare, float("inf"), top + tl.log(divisor)))
+        bare = total == 0.0
+        sums = top + tl.log(tl.where(bare, 1.0, total))
+        tl.store(lse + row, tl.where(bare, float("inf"), sums))
 
 
 @kernel
@@ -184,9 +251,9 @@ def backward_kernel(
     asked, rows = i < queries, b * queries + i
     begin, count = _share(offsets, b, split, splits, KEYS)
     stride, value_stride = heads * width, heads * value_width
-    q = _tile(query + h * width, rows, asked, stride, width, WIDTH)
-    g = _tile(grad + h * value_width, rows, asked, value_stride, value_width, VALUE_WIDTH)
-    o = _tile(out + h * value_width, rows, asked, value_stride, value_width, VALUE_WIDTH)
+    q = tile(query + h * width, rows, asked, stride, width, WIDTH)
+    g = tile(grad + h * value_width, rows, asked, value_stride, value_width, VALUE_WIDTH)
+    o = tile(out + h * value_width, rows, asked, value_stride, value_width, VALUE_WIDTH)
     delta = tl.sum(g.to(tl.float32) * o.to(tl.float32), 1)
     # +inf where there is no query, so that its weights are 0.
     sums = tl.load(lse + rows * heads + h, mask=asked, other=float("inf"))
@@ -194,8 +261,8 @@ def backward_kernel(
     for start in range(0, count, KEYS):
         j = start + tl.arange(0, KEYS)
         live, place = j < count, begin + j
-        k = _tile(key + h * width, place, live, stride, width, WIDTH)
-        v = _tile(value + h * value_width, place, live, value_stride, value_width, VALUE_WIDTH)
+        k = tile(key + h * width, place, live, stride, width, WIDTH)
+        v = tile(value + h * value_width, place, live, value_stride, value_width, VALUE_WIDTH)
         # Keys come first, so that the two products that sum over queries need no turning.
         scores = tl.dot(k, tl.trans(q), input_precision=PRECISION) * scale
         weight = tl.where(live[:, None], tl.exp(scores - sums[None, :]), 0.0)
@@ -208,12 +275,12 @@ def backward_kernel(
         for_key = tl.dot(slope.to(q.dtype), q, input_precision=PRECISION)
         for_query += tl.dot(tl.trans(slope).to(k.dtype), k, input_precision=PRECISION)
         if ADD:
-            for_key += _tile(d_key + h * width, place, live, stride, width, WIDTH)
-            for_value += _tile(
+            for_key += tile(d_key + h * width, place, live, stride, width, WIDTH)
+            for_value += tile(
                 d_value + h * value_width, place, live, value_stride, value_width, VALUE_WIDTH
             )
-        _put(d_key + h * width, place, live, stride, width, for_key, WIDTH)
-        _put(
+        put(d_key + h * width, place, live, stride, width, for_key, WIDTH)
+        put(
             d_value + h * value_width,
             place,
             live,
@@ -223,11 +290,13 @@ def backward_kernel(
             VALUE_WIDTH,
         )
     rows += split * samples * queries
-    _put(d_query + h * width, rows, asked, stride, width, for_query, WIDTH)
+    put(d_query + h * width, rows, asked, stride, width, for_query, WIDTH)
 
 
-def _flags(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
-    """Sizes of the tiles; products need 16 rows and columns."""
+def tile_sizes(query: Tensor, value: Tensor, backward: bool) -> dict[str, int]:
+    """Sizes of the tiles for queries (., Q, ..., d) and values (..., e); products need 16 rows and
+    columns.
+    """
     padded = [power_of_two(x.shape[-1]) for x in (query, value)]
     wide, size = max(padded), 2 if query.dtype == torch.float32 else 1
     most = QUERIES if wide <= 128 else QUERIES // 2
@@ -259,7 +328,7 @@ def forward(
     lse = query.new_empty((samples, queries, heads), dtype=torch.float32)
     if not lse.numel():
         return out, lse
-    flags = _flags(query, value, False)
+    flags = tile_sizes(query, value, False)
     blocks = triton.cdiv(queries, flags["QUERIES"])
     splits = _splits(key, samples, samples * heads * blocks)
     part, part_lse = out, lse
@@ -288,7 +357,7 @@ def backward(
     """As `cpu.backward`, by Triton."""
     inputs = contiguous(grad, query, key, value, offsets, out, lse)
     (samples, queries, heads, width), value_width = query.shape, value.shape[2]
-    flags = _flags(query, value, True)
+    flags = tile_sizes(query, value, True)
     once = queries <= flags["QUERIES"]
     kind = query.dtype if once else torch.float32  # sums over several launches
     d_key, d_value = (

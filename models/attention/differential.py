@@ -111,9 +111,7 @@ class GroupedDifferentialAttention(Attention):
         if self.vectors is None:
             assert self.fixed_lambda is not None
             return self.out.weight.new_tensor(self.fixed_lambda)
-        kind = torch.float64 if self.vectors.dtype == torch.float64 else torch.float32
-        q1, k1, q2, k2 = self.vectors.to(kind).unbind()
-        return (q1 * k1).sum().exp() - (q2 * k2).sum().exp() + self.lambda_init
+        return noise_weight(self.vectors, self.lambda_init)
 
     def project(
         self, x: Tensor, source: Tensor, maps: int, cache: Cache | None = None
@@ -208,6 +206,15 @@ class GroupedDifferentialAttention(Attention):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, noise_heads={self.noise_heads}, kv_heads={self.kv_heads}"
+
+
+def noise_weight(vectors: Tensor, start: float) -> Tensor:
+    """lambda = exp(q1.k1) - exp(q2.k2) + start, (), at least float32. vectors: (4, d), rows q1, k1,
+    q2, k2.
+    """
+    kind = torch.float64 if vectors.dtype == torch.float64 else torch.float32
+    q1, k1, q2, k2 = vectors.to(kind).unbind()
+    return (q1 * k1).sum().exp() - (q2 * k2).sum().exp() + start
 
 
 def _repeated(x: Tensor, times: int) -> Tensor:

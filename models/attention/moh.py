@@ -26,7 +26,111 @@ CAUSAL = 1_000_000
 SHARE_ON_CUDA = 0.4
 
 
-class MixtureOfHeads(SoftmaxAttention):
+class HeadRouting(nn.Module):
+    """Which heads of an attention each token has on, and with which gates: the routers of
+    `MixtureOfHeads`, for an attention of any kind.
+
+    shared, routed, active: s, E and k; straight_through: whether gradients are by design not those
+    of the function.
+    """
+
+    shared: int
+    routed: int
+    active: int
+    balance: float
+    straight_through: bool
+    route: nn.Linear | None
+    share: nn.Linear | None
+    between: nn.Linear | None
+
+    def add_routers(
+        self,
+        width: int,
+        heads: int,
+        *,
+        shared: int | None,
+        active: int | None,
+        router: Literal["linear", "query-norm"],
+        balance: float,
+    ) -> None:
+        """Options as in `MixtureOfHeads`; raises ValueError if they do not fit."""
+        shared = max(1, heads // 4) if shared is None else shared
+        routed = heads - shared
+        if active is None:
+            active = min(routed, max(1, round(0.75 * heads) - shared))
+        if not 0 <= shared <= heads or not min(routed, 1) <= active <= routed:
+            raise ValueError(
+                f"MixtureOfHeads: {shared} shared and {active} active do not fit {heads} heads"
+            )
+        if router not in ("linear", "query-norm"):
+            raise ValueError(f"MixtureOfHeads: no router {router!r}")
+        self.shared, self.routed, self.active = shared, routed, active
+        self.balance = balance
+        self.straight_through = router == "query-norm" and routed > 0
+        linear = router == "linear"
+        self.route = nn.Linear(width, routed, bias=False) if linear and routed else None
+        self.share = nn.Linear(width, shared, bias=False) if linear and shared > 1 else None
+        self.between = nn.Linear(width, 2, bias=False) if linear and shared and routed else None
+        for layer in (self.route, self.share, self.between):
+            if layer is not None:
+                # As the published models start: choices are open, and all gates are near 1.
+                nn.init.normal_(layer.weight, std=0.02)
+
+    def gates(self, x: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Gates (B, H, N), 0 where a head is off; which are on, bool (B, H, N); the router's p (B,
+        E, N).
+        """
+        on = torch.ones(query.shape[:3], dtype=torch.bool, device=x.device)
+        gate = torch.ones(query.shape[:3], dtype=x.dtype, device=x.device)
+        if self.share is not None:
+            first = self.shared * self.share(x).softmax(-1).transpose(1, 2).to(x.dtype)
+            gate = torch.cat([first, gate[:, self.shared :]], 1)
+        if not self.routed:
+            return gate, on, None
+        if self.route is None:
+            norms = query[:, self.shared :].norm(dim=-1)
+            spread = query.norm(dim=-1).var(1, keepdim=True, unbiased=False).add(1e-12).sqrt()
+            p = (norms / spread).softmax(1)
+        else:
+            p = self.route(x).softmax(-1).transpose(1, 2)
+        best = p.topk(self.active, 1).indices
+        chosen = torch.zeros_like(p, dtype=torch.bool).scatter(1, best, True)
+        if self.route is None:
+            routed = chosen.to(p.dtype) + (p - p.detach()) * chosen
+        else:
+            selected = p * chosen
+            routed = (
+                self.active
+                * selected
+                / selected.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).eps)
+            )
+        on = torch.cat([on[:, : self.shared], chosen], 1)
+        gate = torch.cat([gate[:, : self.shared], routed.to(x.dtype)], 1)
+        if self.between is not None:
+            weight = 2 * self.between(x).softmax(-1).transpose(1, 2).to(x.dtype)
+            parts = [
+                weight[:, :1].expand(-1, self.shared, -1),
+                weight[:, 1:].expand(-1, self.routed, -1),
+            ]
+            gate = gate * torch.cat(parts, 1)
+        return gate, on, p
+
+    def imbalance(self, p: Tensor, chosen: Tensor, counted: Tensor | None) -> Tensor:
+        """E^2 mean_e(mean_t p mean_t chosen), (). p: (B, E, N); chosen: bool (B, E, N); counted:
+        bool (B, N), the tokens that count, None for all.
+        """
+        parts = [part.to(p.dtype) for part in (p, chosen)]
+        if counted is None:
+            total = p.new_tensor(p.shape[0] * p.shape[2])
+            means = [part.mean((0, 2)) for part in parts]
+        else:
+            total = counted.sum()
+            means = [(part * counted[:, None]).sum((0, 2)) / total.clamp_min(1) for part in parts]
+        share = mean_over_ranks(means[1], total)
+        return self.routed**2 * (means[0] * share).mean()
+
+
+class MixtureOfHeads(HeadRouting, SoftmaxAttention):
     """Mixture-of-head attention: s shared heads, and k of E routed heads chosen by each token
     (arXiv 2410.11842).
 
@@ -85,30 +189,11 @@ class MixtureOfHeads(SoftmaxAttention):
             causal=causal,
             dropout=dropout,
         )
-        shared = max(1, heads // 4) if shared is None else shared
-        routed = heads - shared
-        if active is None:
-            active = min(routed, max(1, round(0.75 * heads) - shared))
-        if not 0 <= shared <= heads or not min(routed, 1) <= active <= routed:
-            raise ValueError(
-                f"MixtureOfHeads: {shared} shared and {active} active do not fit {heads} heads"
-            )
-        if router not in ("linear", "query-norm") or compute not in ("auto", "gathered", "dense"):
-            raise ValueError(f"MixtureOfHeads: no router {router!r} or compute {compute!r}")
-        self.shared, self.routed, self.active = shared, routed, active
-        self.router, self.compute, self.balance = router, compute, balance
-        self.discrete, self.straight_through = (
-            routed > active > 0,
-            router == "query-norm" and routed > 0,
-        )
-        linear = router == "linear"
-        self.route = nn.Linear(width, routed, bias=False) if linear and routed else None
-        self.share = nn.Linear(width, shared, bias=False) if linear and shared > 1 else None
-        self.between = nn.Linear(width, 2, bias=False) if linear and shared and routed else None
-        for layer in (self.route, self.share, self.between):
-            if layer is not None:
-                # As the published models start: choices are open, and all gates are near 1.
-                nn.init.normal_(layer.weight, std=0.02)
+        self.add_routers(width, heads, shared=shared, active=active, router=router, balance=balance)
+        if compute not in ("auto", "gathered", "dense"):
+            raise ValueError(f"MixtureOfHeads: no compute {compute!r}")
+        self.router, self.compute = router, compute
+        self.discrete = self.routed > self.active > 0
 
     @classmethod
     def from_softmax(cls, attention: SoftmaxAttention, **options) -> "MixtureOfHeads":  # type: ignore[no-untyped-def]
@@ -133,45 +218,6 @@ class MixtureOfHeads(SoftmaxAttention):
                 nn.init.zeros_(router.weight)
         return mixture.train(attention.training)
 
-    def gates(self, x: Tensor, query: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Gates (B, H, N), 0 where a head is off; which are on, bool (B, H, N); the router's p (B,
-        E, N).
-        """
-        on = torch.ones(query.shape[:3], dtype=torch.bool, device=x.device)
-        gate = torch.ones(query.shape[:3], dtype=x.dtype, device=x.device)
-        if self.share is not None:
-            first = self.shared * self.share(x).softmax(-1).transpose(1, 2).to(x.dtype)
-            gate = torch.cat([first, gate[:, self.shared :]], 1)
-        if not self.routed:
-            return gate, on, None
-        if self.route is None:
-            norms = query[:, self.shared :].norm(dim=-1)
-            spread = query.norm(dim=-1).var(1, keepdim=True, unbiased=False).add(1e-12).sqrt()
-            p = (norms / spread).softmax(1)
-        else:
-            p = self.route(x).softmax(-1).transpose(1, 2)
-        best = p.topk(self.active, 1).indices
-        chosen = torch.zeros_like(p, dtype=torch.bool).scatter(1, best, True)
-        if self.route is None:
-            routed = chosen.to(p.dtype) + (p - p.detach()) * chosen
-        else:
-            selected = p * chosen
-            routed = (
-                self.active
-                * selected
-                / selected.sum(1, keepdim=True).clamp_min(torch.finfo(p.dtype).eps)
-            )
-        on = torch.cat([on[:, : self.shared], chosen], 1)
-        gate = torch.cat([gate[:, : self.shared], routed.to(x.dtype)], 1)
-        if self.between is not None:
-            weight = 2 * self.between(x).softmax(-1).transpose(1, 2).to(x.dtype)
-            parts = [
-                weight[:, :1].expand(-1, self.shared, -1),
-                weight[:, 1:].expand(-1, self.routed, -1),
-            ]
-            gate = gate * torch.cat(parts, 1)
-        return gate, on, p
-
     def forward(
         self,
         x: Tensor,
@@ -186,7 +232,7 @@ class MixtureOfHeads(SoftmaxAttention):
         loss = None
         if self.training and self.balance and p is not None:
             counted = mask if context is None and mask is not None and mask.ndim == 2 else None
-            loss = self.balance * self._imbalance(p, on[:, self.shared :], counted)
+            loss = self.balance * self.imbalance(p, on[:, self.shared :], counted)
         leave_loss(self, loss)
         allowed = remembered_mask(cache, x, mask)
         if not self._refused(query, key.shape[2], mask):
@@ -241,17 +287,6 @@ class MixtureOfHeads(SoftmaxAttention):
                 "40 % of heads on"
             )
         return ""
-
-    def _imbalance(self, p: Tensor, chosen: Tensor, counted: Tensor | None) -> Tensor:
-        parts = [part.to(p.dtype) for part in (p, chosen)]
-        if counted is None:
-            total = p.new_tensor(p.shape[0] * p.shape[2])
-            means = [part.mean((0, 2)) for part in parts]
-        else:
-            total = counted.sum()
-            means = [(part * counted[:, None]).sum((0, 2)) / total.clamp_min(1) for part in parts]
-        share = mean_over_ranks(means[1], total)
-        return self.routed**2 * (means[0] * share).mean()
 
     def packed(self, *_: object, **__: object) -> Tensor:
         """Not supported by a mixture of heads: raises ValueError."""

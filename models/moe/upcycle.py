@@ -61,6 +61,29 @@ def assemble(networks: Sequence[FeedForward], *, active: int = 2, **options: Any
 
 
 @torch.no_grad()
+def copies(parts: Parts, *, experts: int = 8, active: int = 2, **options: Any) -> MoE:
+    """`upcycle` for the tensors of a network.
+
+    parts: as of `cut`; options: as in `MoE`, with the network's activation.
+
+    Raises ValueError if the options do not fit.
+    """
+    gate, up, up_bias = parts[0], parts[2], parts[3]
+    layer = MoE(
+        up.shape[1],
+        up.shape[0],
+        experts=experts,
+        active=active,
+        kind="mlp" if gate is None else "glu",
+        bias=up_bias is not None,
+        **options,
+    ).to(up)
+    for e in range(experts):
+        _write(layer.experts, e, *parts)
+    return layer
+
+
+@torch.no_grad()
 def decompose(network: FeedForward, *, copies: int = 4, slices: int = 2, **options: Any) -> MoE:
     """Granularity decomposition of Dynamic-DINO (arXiv 2507.17436): `copies` of a trained network,
     each cut along its inner width into `slices` experts, of which `slices` are active.

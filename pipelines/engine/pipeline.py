@@ -126,6 +126,8 @@ class Review:
     """Tables of the report by caption."""
     sheets: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     """Tables that are also written as tables/NAME.csv, .md and .tex, as papers print them."""
+    is_first: bool = False
+    """Whether the headline stands before the sentence that compares the rungs of the ladder."""
     records: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     """Long tables that are written as NAME.parquet into the run, and do not stand in the report."""
 
@@ -152,6 +154,12 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         what --data takes.
         """
         raise NotImplementedError
+
+    def write_sample_for(self, options: OptionsT, folder: Path) -> Path:
+        """The sample of a training with these options; by default it is the same for all. With
+        default options it is that of `write_sample`.
+        """
+        return self.write_sample(folder)
 
     def open_data(
         self, options: OptionsT, spec: SpecT | None = None, *, as_test: bool = False
@@ -252,7 +260,7 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
                 if name in unused:
                     changed.setdefault(name, getattr(plain, name))
                 elif name not in changed and (value := getattr(trained, name)):
-                    shown = " ".join(value) if isinstance(value, tuple) else value
+                    shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
                     note("assumed", f"--{name} {shown}, as in the training")
         return replace(trained, **changed)
 
@@ -262,9 +270,10 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         """
         return ()
 
-    def prediction_options(self, options: OptionsT) -> Mapping[str, object]:
+    def prediction_options(self, options: OptionsT, spec: SpecT) -> Mapping[str, object]:
         """Options of the prediction on its own data that a training ends with, other than run and
-        output; the input is --data, unless it is among them.
+        output; the input is --data, unless it is among them. The spec knows the folder of the run's
+        assets.
         """
         return {}
 
@@ -312,6 +321,12 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
     ) -> Sequence[ReportFigure]:
         """Figures of the predictions that a training ends with."""
         return ()
+
+    def further_exports(self) -> Mapping[str, Callable[[nn.Module, Path], None]]:
+        """Formats of `export --output` that only this task has: by ending, what writes the model
+        that predicts to a file. They are written as they are, without a check of the numbers.
+        """
+        return {}
 
     def further_outputs(self) -> Mapping[str, Callable[[pl.LazyFrame, Path], None]]:
         """Formats of `--output` that only this task has: by ending, what writes the joined rows to

@@ -130,6 +130,31 @@ def own_or_shares(
     return Subsets(train, validation, test)
 
 
+def joined_groups(*columns: Sequence[str]) -> np.ndarray:
+    """A number for each row, int64 (n,): equal for rows with the same cell in a column, and for
+    rows that are so joined by others. Empty cells join nothing.
+
+    >>> joined_groups(["a", "a", "b", ""], ["", "x", "x", ""]).tolist()
+    [0, 0, 0, 1]
+    """
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(columns[0])
+    keys: dict[tuple[int, str], int] = {}
+    rows, nodes = [], []
+    for row, cells in enumerate(zip(*columns, strict=True)):
+        for key in enumerate(cells):
+            if key[1]:
+                rows.append(row)
+                nodes.append(count + keys.setdefault(key, len(keys)))
+    size = count + len(keys)
+    edges = coo_matrix((np.ones(len(rows)), (rows, nodes)), shape=(size, size))
+    _, components = connected_components(edges, directed=False)
+    _, codes = np.unique(components[:count], return_inverse=True)
+    return codes.astype(np.int64)
+
+
 def refuse_shared_groups(
     where: object, subsets: Subsets, groups: Sequence[Hashable], noun: str
 ) -> None:

@@ -270,7 +270,7 @@ class MedicalPipeline(
         by_class = Path(data).is_dir() and not has_lists(Path(data))
         return ("columns", "images") if by_class else ()
 
-    def prediction_options(self, options: MedicalOptions) -> dict[str, object]:
+    def prediction_options(self, options: MedicalOptions, spec: MedicalSpec) -> dict[str, object]:
         """No explanations, since the report has pictures already; and where the pictures lie."""
         return own_prediction(options)
 

@@ -218,7 +218,7 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         alone = Path(data).is_dir() and labels_table(data) is None
         return ("columns", "images") if alone else ()
 
-    def prediction_options(self, options: ReidOptions) -> dict[str, object]:
+    def prediction_options(self, options: ReidOptions, spec: ReidSpec) -> dict[str, object]:
         """The folder of the pictures of a table, its columns and, where these are named, the table
         itself.
         """

@@ -220,7 +220,7 @@ class SaliencyPipeline(
         """A table names its own depth and masks, a folder has no columns; groups are of parts."""
         return ("columns", "groups") if Path(data).is_dir() else ("depth", "masks", "groups")
 
-    def prediction_options(self, options: SaliencyOptions) -> dict[str, object]:
+    def prediction_options(self, options: SaliencyOptions, spec: SaliencySpec) -> dict[str, object]:
         """Where the depth maps are, if their folder was named; the columns of a table; and the
         table itself, where it is that of the folder.
         """

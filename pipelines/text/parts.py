@@ -18,6 +18,7 @@ from ...data.texts.table import TextTable, with_rows
 from ..engine.subsets import (
     Subsets,
     Taken,
+    joined_groups,
     own_or_shares,
     refuse_shared_groups,
     take_groups,
@@ -29,27 +30,13 @@ from .options import TextOptions
 
 def groups_of(table: TextTable) -> np.ndarray:
     """A number for each text, int64 (N,): equal for texts of one group, and for equal texts."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    count = len(table)
-    keys: dict[tuple[str, str], int] = {}
-    rows, nodes = [], []
     plain = plain_texts(table)
-    for row, (text, group) in enumerate(zip(plain, table.groups, strict=True)):
-        for key in (("text", text), ("group", group)):
-            if key[1]:
-                rows.append(row)
-                nodes.append(count + keys.setdefault(key, len(keys)))
-    size = count + len(keys)
-    edges = coo_matrix((np.ones(len(rows)), (rows, nodes)), shape=(size, size))
-    _, components = connected_components(edges, directed=False)
-    _, codes = np.unique(components[:count], return_inverse=True)
+    codes = joined_groups(plain, table.groups)
     note_groups("group", "texts", table.columns.get("group"), table.groups)
     filled = [text for text in plain if text]
     if copies := len(filled) - len(set(filled)):
         note("items", "texts that are there more than once, kept in one part", count=copies)
-    return codes.astype(np.int64)
+    return codes
 
 
 def plain_texts(table: TextTable) -> list[str]:

@@ -21,7 +21,8 @@ from ...base.account import note, part_of_account
 from ...base.errors import InputError, fail
 from ...base.files import file_stamp, walk_folder
 from ...data.formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table
-from ...data.texts.files import (
+from ...data.json_lines import are_json_lines, rows_of_json_lines
+from ...data.text_files import (
     LinePart,
     is_text_file,
     line_encoding,
@@ -30,15 +31,14 @@ from ...data.texts.files import (
     read_text_file,
     refuse_long_text,
 )
-from ...data.texts.json_lines import are_json_lines, rows_of_json_lines
 from ...data.texts.table import TextTable, table_of_rows
+from ..engine.inference.standard_input import STDIN, aside_of, set_aside
 from ..engine.pipeline import Context, Item
 from .coding import TextCoder, inputs_of, load_coder
 from .data import reading_of_run
 from .options import TextPredictOptions
 from .probabilities import ancestors, tell
 from .spec import TERMS, TOKENIZER, TextSpec
-from .standard_input import STDIN, aside_of, set_aside
 
 PART = 1024  # texts of an item
 TABLE, LINES, JSON_LINES, FILE = "table", "lines", "json lines", "file"

@@ -241,7 +241,7 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
         values = vars(super().evaluation_options(options, trained))
         return EvaluatedOptions(**{**values, "fetch_encoder": options.fetch_encoder})
 
-    def prediction_options(self, options: WsiOptions) -> dict[str, object]:
+    def prediction_options(self, options: WsiOptions, spec: WsiSpec) -> dict[str, object]:
         """The features that the training has extracted; the report has heatmaps already."""
         return {
             "features": own_feature_folder(options),

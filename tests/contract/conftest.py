@@ -12,10 +12,14 @@ from headwise import pipelines
 from headwise.pipelines import TASKS, load_task
 
 STEPS = 2
+# Tasks whose default method is fitted without an optimiser, so that there are no epochs.
+UNTRAINED = ("longcontext",)
 # Options of the runs by which a mistake shows that the defaults would hide.
 TELLING: dict[str, dict[str, Any]] = {
+    "finetune": {"new_tokens": 6},
     "forecast": {"levels": (0.95, 0.8)},  # not in their order
     "medical": {"positive": "clear"},  # the first class, not the last
+    "reasoning": {"parameters": 60_000},  # a width that no option names
     "saliency": {"near": "dark"},  # the other way round
     "text": {"weights": "none", "width": 32},  # whatever was fetched before
 }

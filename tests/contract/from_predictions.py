@@ -222,6 +222,37 @@ def text(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     }
 
 
+def reasoning(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Trials by their names; the answers of the sample, and those that the rules give."""
+    truth = {row["id"]: row for row in map(json.loads, sample.read_text().splitlines())}
+    of_test = [row for row in rows.iter_rows(named=True) if truth[row["id"]]["part"] == "test"]
+    assert len(of_test) == len(splits.test)
+    right = [row["prediction"] == truth[row["id"]]["answer"] for row in of_test]
+    agree = [row["by_rule"] == truth[row["id"]]["answer"] for row in of_test]
+    found: Found = {
+        "trials": float(len(of_test)),
+        "accuracy": float(np.mean(right)),
+        "answers_by_rule": float(np.mean(agree)),
+    }
+    levels = [truth[row["id"]]["level"] for row in of_test]
+    for level in set(levels):
+        of_level = [answer for answer, name in zip(right, levels) if name == level]
+        found[f"levels/{level}/accuracy"] = float(np.mean(of_level))
+        found[f"levels/{level}/trials"] = float(len(of_level))
+    return found
+
+
+def finetune(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Answers of the test part against those of the sample."""
+    lines = map(json.loads, sample.read_text(encoding="utf-8").splitlines())
+    truth = {row["id"]: row["answer"] for row in lines}
+    of_test = rows.filter(pl.col("id").is_in([d.id for d in splits.test.dialogues]))
+    assert set(of_test["part"]) == {"test"}
+    answers = dict(of_test.select("id", "answer").rows())
+    right = [answers[name].strip() == truth[name] for name in answers]
+    return {"exact": float(np.mean(right)), "prompts": float(len(right))}
+
+
 def edits(words: list[str], reference: list[str]) -> int:
     """Least number of insertions, deletions and replacements."""
     row = list(range(len(reference) + 1))
@@ -233,10 +264,12 @@ def edits(words: list[str], reference: list[str]) -> int:
 
 
 OF = {
+    "finetune": finetune,
     "wsi": wsi,
     "medical": medical,
     "ranking": ranking,
     "recordings": recordings,
+    "reasoning": reasoning,
     "reid": reid,
     "saliency": saliency,
     "speech": speech,

@@ -207,11 +207,60 @@ def _text(folder: Path) -> SmallData:
     return SmallData(folder, rows, "text", "label", "customer", "part", "", options=options)
 
 
+def _reasoning(folder: Path) -> SmallData:
+    letters = "abcdefghij"
+    rows: list[Row] = []
+    for k in range(24):
+        colour, letter = ("red", "blue")[k // 2 % 2], letters[k % 10]
+        exists = (colour, letter) == ("red", "c")
+        rows.append(
+            {
+                "id": f"t{k}",
+                "rule": [("exist red c", f"getcolor {letter}")[k % 2]],
+                "scene": [f"{colour} {letter} {k // 10},{k % 10}"],
+                "answer": colour if k % 2 else str(exists).lower(),
+                "part": _part(k, 24),
+            }
+        )
+    return SmallData(folder, rows, "id", "answer", "id", "part", "", "table.jsonl")
+
+
+def _longcontext(folder: Path) -> SmallData:
+    rows: list[Row] = [
+        {
+            "prompt": f"In house {k} the code is {1000 + k}. It rains. In house {k} the code is",
+            "answer": str(1000 + k),
+            "group": f"n{k // 2}",
+            "part": _part(k, 24),
+        }
+        for k in range(24)
+    ]
+    options = {"model": "generated"}
+    return SmallData(folder, rows, "prompt", "answer", "group", "part", "", options=options)
+
+
+def _finetune(folder: Path) -> SmallData:
+    rows: list[Row] = [
+        {
+            "prompt": f"What is {k} and one?",
+            "answer": str(k + 1),
+            "group": f"n{k // 2}",
+            "part": _part(k, 24),
+        }
+        for k in range(24)
+    ]
+    options = {"model": "generated"}
+    return SmallData(folder, rows, "prompt", "answer", "group", "part", "", options=options)
+
+
 BUILDERS: dict[str, Callable[[Path], SmallData]] = {
+    "finetune": _finetune,
     "forecast": _forecast,
+    "longcontext": _longcontext,
     "medical": _medical,
     "ranking": _ranking,
     "recordings": _recordings,
+    "reasoning": _reasoning,
     "reid": _reid,
     "saliency": _saliency,
     "speech": _speech,

@@ -67,7 +67,9 @@ def with_copy(data: SmallData, **changes: object) -> SmallData:
     return data
 
 
-ITEMS_IN_FILES = [task for task in BUILDERS if task not in ("forecast", "ranking", "text")]
+IN_A_TABLE = ("finetune", "forecast", "longcontext", "ranking", "reasoning", "text")
+ITEMS_IN_FILES = [task for task in BUILDERS if task not in IN_A_TABLE]
+TEXTS = ["longcontext", "text"]
 
 
 @pytest.mark.parametrize("task", ITEMS_IN_FILES, indirect=True)
@@ -76,13 +78,13 @@ def test_an_item_that_is_listed_twice_is_refused(task: str, data: SmallData) -> 
         read(task, with_copy(data).write())
 
 
-@pytest.mark.parametrize("task", [*ITEMS_IN_FILES, "text"], indirect=True)
+@pytest.mark.parametrize("task", [*ITEMS_IN_FILES, *TEXTS, "finetune"], indirect=True)
 def test_an_item_in_two_parts_is_refused(task: str, data: SmallData) -> None:
     with pytest.raises(InputError, match=r"more than once|twice|in train"):
         read(task, with_copy(data, **{data.part: data.rows[-1][data.part]}).write())
 
 
-@pytest.mark.parametrize("task", [*ITEMS_IN_FILES, "text"], indirect=True)
+@pytest.mark.parametrize("task", [*ITEMS_IN_FILES, *TEXTS], indirect=True)
 def test_an_item_with_two_labels_is_refused(task: str, data: SmallData) -> None:
     other = next(
         row[data.label] for row in data.rows if row[data.label] != data.rows[0][data.label]
@@ -110,7 +112,9 @@ def test_an_exact_copy_under_another_name_in_another_part_is_refused(
 
 
 @pytest.mark.parametrize("word", MISSING)
-@pytest.mark.parametrize("task", ["medical", "recordings", "reid", "text", "wsi"], indirect=True)
+@pytest.mark.parametrize(
+    "task", ["longcontext", "medical", "recordings", "reid", "text", "wsi"], indirect=True
+)
 def test_a_missing_label_is_no_class(task: str, data: SmallData, word: str) -> None:
     data.rows[3][data.label] = word
     options = data.write()
@@ -137,9 +141,12 @@ def test_it_is_said_where_each_item_counts_as_its_own_group(task: str, data: Sma
 
 
 UNREAD = {
+    "finetune": {"rank": 4},
     "forecast": {"experts": 4},
+    "longcontext": {"lengths": (64,)},
     "ranking": {"model": "mmoe", "attention": "moh"},
     "medical": {"body_share": 0.5},
+    "reasoning": {"model": "cross", "latents": 4},
     "text": {"model": "sparse", "width": 32},
 }
 

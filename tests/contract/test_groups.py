@@ -104,6 +104,16 @@ def table_of_texts(home: Path, rows: Rows) -> str:
     return str(home / "t.csv")
 
 
+def table_of_prompts(home: Path, rows: Rows) -> str:
+    lines = ["id,prompt,answer,group,part"]
+    lines += [
+        f"{k},the {k}th code is {k + 100}. the code is,{k + 100},{group},{part}"
+        for k, (_, group, part) in enumerate(rows)
+    ]
+    (home / "p.csv").write_text("\n".join(lines))
+    return str(home / "p.csv")
+
+
 TABLES: dict[str, Callable[[Path, Rows], str]] = {
     "medical": table_of_xrays,
     "wsi": table_of_slides,
@@ -112,13 +122,18 @@ TABLES: dict[str, Callable[[Path, Rows], str]] = {
     "speech": table_of_recordings,
     "recordings": table_of_voices,
     "text": table_of_texts,
+    "longcontext": table_of_prompts,
+    "finetune": table_of_prompts,
 }
 OPTIONS: dict[str, dict] = {
     "medical": {"size": (8, 8), "body_size": (8, 8)},
     "saliency": {"size": (32, 32)},
     "reid": {"triplet": "no"},
     "text": {"weights": "none"},
-}
+    "longcontext": {"model": "generated", "fit_prompts": 99, "validation_prompts": 99,
+                    "test_prompts": 99},
+    "finetune": {"model": "generated"},
+}  # fmt: skip
 
 
 def opened(task: str, home: Path, rows: Rows, **options: object) -> Splits:
@@ -136,13 +151,19 @@ def places(task: str, part: object) -> list[int]:
         return [int(name[1:]) for name in part.names]  # type: ignore[attr-defined]
     if task == "speech":
         return [round(100 * utterance.start) for utterance in part.utterances]  # type: ignore[attr-defined]
+    if task == "longcontext":
+        return [int(prompt.id) for prompt in part.prompts]  # type: ignore[attr-defined]
+    if task == "finetune":
+        return [int(dialogue.id) for dialogue in part.dialogues]  # type: ignore[attr-defined]
     if task == "text":
         return [int(name) for name in part.table.ids]  # type: ignore[attr-defined]
     return [int(row) for row in part.rows]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("first_part", "second_part"), list(combinations(PARTS, 2)))
-@pytest.mark.parametrize("task", ["medical", "wsi", "saliency", "text", "recordings"])
+@pytest.mark.parametrize(
+    "task", ["medical", "wsi", "saliency", "text", "longcontext", "finetune", "recordings"]
+)
 def test_a_group_in_two_parts_of_the_data_is_refused(
     tmp_path: Path, task: str, first_part: str, second_part: str
 ) -> None:
@@ -169,7 +190,14 @@ CASES = [
     for task in TABLES
     for own in ((), ("test",), ("validation",), ("validation", "test"))
     if own != ("validation",)
-    or task in ("medical", "saliency", "text")  # the others draw no test part beside a validation
+    or task
+    in (
+        "medical",
+        "saliency",
+        "text",
+        "longcontext",
+        "finetune",
+    )  # the others draw no test part beside a validation
 ]
 
 

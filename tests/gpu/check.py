@@ -34,6 +34,7 @@ OPERATORS_OF = {  # cases whose operators have other names
     "windows": ("neighbourhood_attention",),
     "signed_root": ("signed_root_attention",),
     "ragged": ("ragged_attention",),
+    "decoded": ("decode_attention",),
     "partial": ("attend_with_lse",),
     "moments": ("cosine_moments",),
     "differential": ("differential_combine",),

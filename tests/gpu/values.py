@@ -28,7 +28,7 @@ FAR_TOLERANCE = 5e-2  # scores of 1e4 have errors of 1e-3 in float32, and so hav
 # Whose first step multiplies queries by keys, so that scores can be far from 0.
 WITH_SCORES = (
     *(cases.stats, cases.maps, cases.gathered, cases.pairs, cases.windows, cases.ragged),
-    *(cases.partial, cases.third_order, cases.pooled, cases.draws, cases.labels),
+    *(cases.partial, cases.third_order, cases.pooled, cases.draws, cases.labels, cases.decoded),
 )
 
 # Where another form of an operator runs: a fused call, keys split over programs.
@@ -36,6 +36,7 @@ OTHER_FORMS = {
     cases.fused_stats: Sizes(2, 2, 70, 70, 64, 64, "keys"),
     cases.pairs: Sizes(2, 1, 520, 520, 64, 64),
     cases.ragged: Sizes(1, 2, 5, 4000, 64, 64),
+    cases.decoded: Sizes(2, 2, 3, 4000, 64, 64, "heads"),
 }
 
 # Whose grids are made of heads of samples, and whose plain forms take them together.

@@ -33,6 +33,7 @@ from headwise.kernels.pair_attention import naive as pair_formula
 from headwise.kernels.pair_attention import pair_attention
 from headwise.kernels.partial_softmax import attend_with_lse
 from headwise.kernels.ragged_attention import ragged_attention
+from headwise.kernels.ragged_decode import decode_attention
 from headwise.kernels.signed_root_attention import naive as root_formula
 from headwise.kernels.signed_root_attention import signed_root_attention
 from headwise.kernels.softmax_pool import naive as pool_formula
@@ -178,6 +179,37 @@ def ragged(x: Numbers, b: int, h: int, q: int, t: int, d: int) -> Prepared:
         return F.scaled_dot_product_attention(query.transpose(1, 2), *straight).transpose(1, 2)
 
     return Prepared(lambda: ragged_attention(query, key, value, offsets), padded)
+
+
+def decoded(x: Numbers, b: int, k: int, g: int, t: int, d: int, full: int, span: int) -> Prepared:
+    """A new token; `full` heads of keys hold T keys, the others `span`. Heads of one rule lie side
+    by side, and the other way attends to them as to one cache.
+    """
+    query, rows = x(b, k * g, 1, d), b * (full * t + (k - full) * span)
+    key, value = x(rows, d), x(rows, d)
+    lengths = torch.tensor([t] * full + [span] * (k - full), device=x.device).expand(b, k)
+    sample = torch.arange(b, device=x.device)[:, None]
+    head = torch.arange(k, device=x.device)
+    windows = b * full * t + (sample * (k - full) + head - full) * span
+    starts = torch.where(head < full, (sample * full + head) * t, windows)
+
+    def by_rule() -> object:
+        parts = []
+        for first, last, held, begin in ((0, full, t, 0), (full, k, span, b * full * t)):
+            size = b * (last - first) * held
+            some = (y[begin : begin + size].view(b, last - first, held, d) for y in (key, value))
+            asked = query[:, first * g : last * g]
+            parts.append(F.scaled_dot_product_attention(asked, *some, enable_gqa=True))
+        return torch.cat(parts, 1)
+
+    run = torch.no_grad()(lambda: decode_attention(query, key, value, starts, lengths))
+    return Prepared(run, torch.no_grad()(by_rule))
+
+
+def decoded_products(
+    b: int, k: int, g: int, t: int, d: int, full: int, span: int
+) -> tuple[float, float]:
+    return 4.0 * b * g * d * (full * t + (k - full) * span), 0.0
 
 
 def labels(x: Numbers, b: int, n: int, c: int, d: int) -> Prepared:
@@ -358,6 +390,9 @@ WORKLOADS = (
              attention_products(2.0), "keys joined, SDPA"),
     Workload("ragged_attention", "B H Q T d", (1, 8, 5, 100_000, 64), (1, 2, 3, 20, 16), ragged,
              attention_products(), "SDPA of one sample"),
+    Workload("decode_attention", "B K G T d full span", (8, 8, 4, 32_768, 128, 3, 320),
+             (1, 3, 2, 20, 16, 1, 4), decoded, decoded_products,
+             "SDPA by groups of heads of a rule"),
     Workload("label_attention", "B N L d", (32, 512, 1000, 128), (2, 5, 3, 16), labels,
              lambda b, n, c, d: (_linear((b * n, d, 2 * c)), 3 * _linear((b * n, d, 2 * c))),
              COMPILED),

@@ -30,6 +30,7 @@ from headwise.kernels.neighbourhood import (
 from headwise.kernels.pair_attention import pair_attention
 from headwise.kernels.partial_softmax import attend_with_lse
 from headwise.kernels.ragged_attention import ragged_attention
+from headwise.kernels.ragged_decode import decode_attention
 from headwise.kernels.signed_root_attention import signed_root_attention
 from headwise.kernels.softmax_pool import softmax_draw, softmax_pool
 from headwise.kernels.star_core import naive as star_formula
@@ -253,6 +254,27 @@ def ragged(x: Maker, s: Sizes) -> Call:
     return lambda: ragged_attention(query, key, value, offsets)
 
 
+def decoded(x: Maker, s: Sizes) -> Call:
+    lengths = x.whole(0, s.keys, s.batch, s.groups)
+    ends = lengths.flatten().cumsum(0)
+    rows, starts = int(ends[-1]) if s.batch else 0, (ends - lengths.flatten()).view(lengths.shape)
+    query = x.query(s.batch, 2 * s.groups, min(s.tokens, 17), s.width)
+    key, value = x(rows, s.width), x(rows, s.values)
+    limits: dict[str, Tensor] = {"keep": x.marks(rows)} if s.mask == "keys" else {}
+    if s.causal or s.mask in ("pairs", "heads"):
+        limits["key_positions"] = x.whole(0, s.keys, rows)
+        limits["query_positions"] = x.whole(0, s.keys, s.batch, query.shape[2])
+    if s.mask == "heads":
+        limits["spans"] = x.whole(1, s.keys + 1, s.batch, s.groups)
+        limits["sinks"] = x.whole(0, 3, s.groups)
+
+    @torch.no_grad()
+    def call() -> object:
+        return decode_attention(query, key, value, starts, lengths, **limits)
+
+    return call
+
+
 def labels(x: Maker, s: Sizes) -> Call:
     mask = x.marks(s.batch, s.tokens)
     h = x.behind(mask[..., None], x(s.batch, s.tokens, s.width))
@@ -388,7 +410,7 @@ def warping(x: Maker, s: Sizes) -> Call:
 CASES: tuple[Case, ...] = (
     *(stats, fused_stats, maps, gathered, pairs, third_order, windows, signed_root, ragged),
     *(partial, moments, differential, pooled, draws, gelu, gates, star, choice, experts, warping),
-    labels,
+    *(labels, decoded),
 )
 
 

@@ -53,6 +53,7 @@ def calls_of_many() -> dict[str, Callable[[], object]]:
             *("attention_maps", "attention_stats", "gathered_heads", "label_attention"),
             "neighbourhood",
             *("pair_attention", "ragged_attention", "signed_root_attention", "tensor_attention"),
+            "ragged_decode",
         )
     }
     x, lse = many(HEADS, 2, 16), many(HEADS, 2)
@@ -60,6 +61,7 @@ def calls_of_many() -> dict[str, Callable[[], object]]:
     chosen, partner = torch.empty(HEADS, device="meta").long(), many().long()
     ragged = torch.empty(SAMPLES * 2, HEADS, 16, device="meta")
     offsets = torch.empty(SAMPLES + 1, device="meta").long()
+    places = torch.empty(PAIRS, device="meta").long()
     few, grid = many(2, HEADS, 16), (1, 2, 3, False)
     stats, gathered, windows = (
         forms[name] for name in ("attention_stats", "gathered_heads", "neighbourhood")
@@ -86,6 +88,9 @@ def calls_of_many() -> dict[str, Callable[[], object]]:
         "labels": lambda: labels.forward(wide, query, query, None, 1.0),
         "labels backward": lambda: labels.backward(
             wide[:, 0, :8], wide, query, query, None, wide[:, 0, :8], wide[:, 0, :8], 1.0
+        ),
+        "decoded": lambda: forms["ragged_decode"].forward(
+            wide, wide[:, 0], wide[:, 0], places, places, None, None, None, None, 1.0
         ),
         "ragged": lambda: forms["ragged_attention"].forward(few, ragged, ragged, offsets, 1.0),
     }
@@ -116,6 +121,7 @@ def binaries(tokens: int) -> set[str]:
     from headwise.kernels.label_attention import triton as labels
     from headwise.kernels.pair_attention import triton as pairs
     from headwise.kernels.ragged_attention import triton as ragged
+    from headwise.kernels.ragged_decode import triton as decoded
     from headwise.kernels.tensor_attention import triton as third
 
     with compiling.recorded() as launches:
@@ -123,6 +129,8 @@ def binaries(tokens: int) -> set[str]:
         gathered.backward(x, x, x, x, lse, None, x, lse, False, 1.0)
         pairs.backward(x, x, x, x, partner, x, lse, 1.0)
         ragged.forward(few, packed, packed, offsets, 1.0)
+        rows = packed[:, 0].contiguous()
+        decoded.forward(few[:, :, 0], rows, rows, offsets[1:], offsets[1:], *(None,) * 4, 1.0)
         third.forward(x, x, x, x, x, None, None, 1.0)
         labels.forward(bags, query, query, None, 1.0)
         labels.backward(logits, bags, query, query, None, logits, logits, 1.0)

@@ -11,6 +11,7 @@ from headwise.kernels import (
     neighbourhood,
     pair_attention,
     ragged_attention,
+    ragged_decode,
     signed_root_attention,
 )
 
@@ -31,6 +32,7 @@ HALF, DOUBLE = torch.bfloat16, torch.float64
     [
         (ragged_attention.fits, (head(64), head(8)), (head(8), head(65))),
         (ragged_attention.fits, (head(256, HALF), head(8, HALF)), (head(8, DOUBLE),) * 2),
+        (ragged_decode.fits, (head(128), head(8)), (head(8), head(129))),
         (pair_attention.fits, (head(8), head(128)), (head(129), head(8))),
         (pair_attention.fits, (head(256, HALF),) * 2, (head(257, HALF),) * 2),
         (attention_stats.fits, (head(128), None, 16), (head(128), None, 17)),

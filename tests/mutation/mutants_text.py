@@ -2,15 +2,17 @@
 
 from mutant import Mutant
 
-TABLE, LABELS, COUNTED, JSON = (
-    (f"data/texts/test_{name}.py",) for name in ("table", "labels", "counting", "json_lines")
+TABLE, LABELS, COUNTED = (
+    (f"data/texts/test_{name}.py",) for name in ("table", "labels", "counting")
 )
+JSON = ("data/test_json_lines.py",)
 DATA, LINEAR, BLEND, TOLD, SCORES, PREDICTED = (
     (f"pipelines/text/test_{name}.py",)
     for name in ("data", "linear", "blending", "probabilities", "scoring", "prediction")
 )
 NETWORK, LOSS = (f"models/text/test_{name}.py" for name in ("attention", "losses"))
-_TABLE, _LABELS, _FILES = (f"data/texts/{name}.py" for name in ("table", "labels", "files"))
+_TABLE, _LABELS = (f"data/texts/{name}.py" for name in ("table", "labels"))
+_FILES = "data/text_files.py"
 _DATA, _PARTS, _CODING, _LINEAR, _BLEND, _TOLD, _SCORES, _PREDICTION = (
     f"pipelines/text/{name}.py"
     for name in (
@@ -48,8 +50,8 @@ MUTANTS = [
         "text-groups-without-copies",
         "pipelines",
         _PARTS,
-        '(("text", text), ("group", group))',
-        '(("group", group),)',
+        "joined_groups(plain, table.groups)",
+        "joined_groups(table.groups)",
         (*DATA, "-k", "joined_in_chains"),
     ),
     Mutant(
@@ -282,7 +284,7 @@ MUTANTS = [
     Mutant(
         "text-blank-lines-vanish",
         "data",
-        "data/texts/json_lines.py",
+        "data/json_lines.py",
         "        rows.append(row)\n",
         "        rows += [row] if row else []\n",
         JSON,

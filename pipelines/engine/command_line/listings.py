@@ -111,6 +111,11 @@ def _data(rest: Sequence[str]) -> int:
     from .terminal import say
 
     entry = catalogue.find_dataset(rest[1])
+    accepted = bool(entry.terms) and list(rest[2:]) == ["--accept-terms"]
+    if accepted:
+        rest = rest[:2]
+    if entry.terms and rest[2:]:
+        raise InputError(f"data get {entry.name}: has one option, --accept-terms")
     if rest[2:] and not isinstance(entry, catalogue.Corpus):
         raise InputError(f"data get {entry.name}: is fetched as it is, without options")
     asked = parse_corpus_options(entry, rest[2:])
@@ -125,6 +130,10 @@ def _data(rest: Sequence[str]) -> int:
         from ..weights import published_file
 
         print(published_file(entry.name))
+    elif entry.task == "language":
+        from ..language_models import language_model_folder
+
+        print(language_model_folder(entry.name, accept_terms=accepted))
     else:
         print(catalogue.get_dataset(entry))
     return 0

@@ -85,7 +85,8 @@ def trained_variants(
     jobs = [Job(variant, options.seed + k) for k in range(plan.seeds) for variant in plan.variants]
     with claimed(output) as home:
         if options.data is None:
-            options = replace(options, data=str(pipeline.write_sample(output / "sample")))
+            sample = pipeline.write_sample_for(options, output / "sample")
+            options = replace(options, data=str(sample))
         splits = pipeline.open_data(options)
         fingerprint = fingerprint_of(options, splits.spec.to_json(), FREE | set(plan.free))
         device = pick_device(options.accelerator)

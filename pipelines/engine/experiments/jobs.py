@@ -112,19 +112,21 @@ def run_jobs(
     *,
     title: str,
     unit: str = "training",
+    called: str = "trainings",
     processes: int = 1,
     line: Callable[[JobT, Record], str] | None = None,
 ) -> dict[str, Facts]:
     """Do the jobs whose files are not in `home`; gives what the files of all of them hold.
 
     jobs: by the name of their file. work: gives what the file of a job holds besides the
-    fingerprint; with several processes it must be picklable. line: what the terminal shows of a job
-    that has just been done.
+    fingerprint; with several processes it must be picklable. called: what the
+    terminal calls them where some were done before; line: what it shows of a job that has just been
+    done.
     """
     worker = _Worker(work, home, fingerprint)
     todo = {name: job for name, job in jobs.items() if not is_done(worker.path(name), fingerprint)}
     if len(todo) < len(jobs):
-        say(f"{len(jobs) - len(todo)} of {len(jobs)} trainings were done before")
+        say(f"{len(jobs) - len(todo)} of {len(jobs)} {called} were done before")
     with Progressbar(total=len(todo), unit=unit, desc=title) as bar:
         results = map_jobs(worker.start, list(todo.items()), processes)
         for job, record in zip(todo.values(), results, strict=True):

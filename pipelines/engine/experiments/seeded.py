@@ -20,17 +20,15 @@ from ....base.account import Account, opened
 from ....base.errors import InputError
 from ..compare_options import Setting
 from ..ladder import LadderScores
-from ..options import RungName, TrainOptions
-from ..pipeline import AnyPipeline, Context, DataSet, OptionsT, Splits
+from ..options import RungName
+from ..pipeline import AnyPipeline, Context, OptionsT, Splits
 from ..runs.ladder_files import fit_ladder
 from ..runs.loaded import pick_device
 from ..runs.paths import homes_of
 from ..search_space import data_options, reopening
 from ..task import Task
-from ..training import order
-from ..training.devices import one_device
 from ..training.loop import build
-from ..training.quick import fit
+from ..training.quick import completed, figures_on, fit
 from .jobs import Record
 
 MODEL: RungName = "model"
@@ -204,12 +202,11 @@ class SeededTrainings(Generic[OptionsT]):
         model: nn.Module,
         splits: Splits,
         options: OptionsT,
-        facts: Mapping[str, float],
+        facts: dict[str, float],
     ) -> Seeded:
         device = pick_device(options.accelerator)
         context = Context(options, splits.spec, {}, device)
-        with torch.no_grad():
-            pipeline.complete(model, splits, options, device)
+        completed(pipeline, model, splits, options, facts)
         ladder = fit_ladder(pipeline, model, splits, context)
         rungs = pipeline.rungs(splits.spec)
         if ladder is None or rungs is None:
@@ -233,18 +230,3 @@ class SeededTrainings(Generic[OptionsT]):
             test,
             facts,
         )
-
-
-def figures_on(
-    pipeline: AnyPipeline,
-    model: nn.Module,
-    dataset: DataSet,
-    options: TrainOptions,
-    device: torch.device,
-) -> dict[str, float]:
-    """What `validate` gives for a part, as after each epoch of a training."""
-    fabric = one_device(device)
-    lists = order.sequential(len(dataset), max(options.batch_size, 64))
-    batches = (fabric.to_device(batch) for batch in order.loader(dataset, lists))
-    with torch.no_grad():
-        return pipeline.validate(fabric.setup_module(model).eval(), batches, options)

@@ -88,7 +88,8 @@ def _compare(
     located = given
     if given.data is None:
         (output / "sample").mkdir(exist_ok=True)
-        located = replace(given, data=str(pipeline.write_sample(output / "sample").resolve()))
+        sample = pipeline.write_sample_for(given, output / "sample")
+        located = replace(given, data=str(sample.resolve()))
     trainings = SeededTrainings(task, located, varied)
     account, trainings, fingerprint = _open(pipeline, trainings, given, settings)
     # All settings with one seed first, so that what is there early can be compared; setting by

@@ -25,7 +25,7 @@ from ..runs.loaded import pick_device
 from ..search_space import Space, Value, declared_space, reopens, shared_space
 from ..task import Task
 from ..training.order import mix
-from ..training.quick import fit
+from ..training.quick import completed, fit
 from ..training.storage import MemoryStorage, Progress
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class Trainings(Generic[OptionsT]):
         options = cast(OptionsT, replace(self.options, **values))
         check_options(self.task, options)
         parts = splits or self._open(pipeline, options)
-        return fit(
+        model, facts = fit(
             pipeline,
             options,
             parts.train,
@@ -227,6 +227,9 @@ class Trainings(Generic[OptionsT]):
             validation=parts.validation,
             storage=storage,
         )
+        if f"validation_{pipeline.monitor}" not in facts:  # nothing was trained
+            completed(pipeline, model, parts, options, facts)
+        return model, facts
 
 
 class _Reporting(MemoryStorage):

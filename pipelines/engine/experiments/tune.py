@@ -75,7 +75,8 @@ def _tune(pipeline: AnyPipeline, trained: TrainOptions, options: TuneOptions, ho
     located = trained
     if trained.data is None:
         (output / "sample").mkdir(exist_ok=True)
-        located = replace(trained, data=str(pipeline.write_sample(output / "sample").resolve()))
+        sample = pipeline.write_sample_for(trained, output / "sample")
+        located = replace(trained, data=str(sample.resolve()))
     with opened(trained.accept, homes_of(located)) as account:
         splits = pipeline.open_data(located)
         publish(account, output / "account.json")

@@ -89,8 +89,14 @@ def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
     path = Path(options.output)
     if path.is_dir():
         raise InputError(f"{path}: is a directory; --output names the file to write")
+    further = pipeline.further_exports()
+    if ending := next((name for name in further if path.name.lower().endswith(name)), None):
+        further[ending](load_run(pipeline, options.run, "cpu").model, path)
+        say(f"exported {path}")
+        return str(path)
     if path.suffix.lower() not in (".pt2", ".onnx"):
-        raise InputError(f"{path}: --output must end in .pt2 (torch.export) or .onnx (ONNX)")
+        endings = [".pt2 (torch.export)", *further]
+        raise InputError(f"{path}: --output must end in {', '.join(endings)} or .onnx (ONNX)")
     onnx = path.suffix.lower() == ".onnx"
     if onnx:
         _need_onnx()

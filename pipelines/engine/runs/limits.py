@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ....base.errors import InputError, reason
 
 # Models make some parameters that they drop again, such as the classifier of a backbone.
 _SLACK, _TENSORS, _NUMBERS = 4, 1_000, 10_000_000
+_beside: ContextVar[bool] = ContextVar("beside", default=False)
 _OFFLINE = "HF_HUB_OFFLINE"  # what the hub's client asks before each request
 
 
@@ -33,7 +35,7 @@ def build_within(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         nonlocal tensors, numbers
-        if parameter is None or isinstance(parameter, nn.UninitializedParameter):
+        if _beside.get() or parameter is None or isinstance(parameter, nn.UninitializedParameter):
             return
         tensors, numbers = tensors + 1, numbers + parameter.numel()
         if tensors > most_tensors or numbers > most_numbers:
@@ -53,6 +55,18 @@ def build_within(weights: Mapping[str, Tensor], path: Path) -> Iterator[None]:
         raise InputError(f"{where} ({type(error).__name__}: {reason(error)})") from None
     finally:
         hook.remove()
+
+
+@contextmanager
+def beside_the_run() -> Iterator[None]:
+    """What is built in this context is no part of a run: a model that the run was made for, which
+    is known by its checksum.
+    """
+    token = _beside.set(True)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
 
 
 @contextmanager

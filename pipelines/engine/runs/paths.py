@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # Options of trainings that name a file or folder; some of them have words, too.
 PATHS = (
     "data", "schema", "from_run", "images", "depth", "masks", "groups", "lungs", "boxes", "body",
-    "slides", "features", "tokenizer", "weights", "transformer_weights",
+    "slides", "features", "tokenizer", "weights", "transformer_weights", "model", "general",
 )  # fmt: skip
 INPUTS = ("input", "query", "gallery")  # of predictions and searches
 WORDS = ("pretrained", "random", "auto", "none", "scratch")
@@ -33,9 +33,11 @@ def homes_of(options: DataclassInstance) -> list[str]:
     """The folders that options name by absolute paths, or that hold the files which they name."""
     homes = set[str]()
     for name, value in asdict(options).items():
-        if name in (*PATHS, *INPUTS) and isinstance(value, str) and os.path.isabs(value):
-            path = value.rstrip(os.sep)
-            homes.add(path if os.path.isdir(path) else os.path.dirname(path))
+        values = value if isinstance(value, list | tuple) else [value]
+        for path in values if name in (*PATHS, *INPUTS) else ():
+            if isinstance(path, str) and os.path.isabs(path):
+                path = path.rstrip(os.sep)
+                homes.add(path if os.path.isdir(path) else os.path.dirname(path))
     return sorted(homes - {"", os.sep})
 
 
@@ -47,8 +49,12 @@ def same_option(name: str, before: object, now: object) -> bool:
 
 
 def _absolute(name: str, value: object) -> object:
+    if isinstance(value, list | tuple):
+        return type(value)(_absolute(name, part) for part in value)
     if not isinstance(value, str) or not value or value in WORDS:
         return value
+    if name == "model":  # of most tasks it is the name of a kind of model
+        return os.path.abspath(value) if Path(value, "config.json").is_file() else value
     return os.path.abspath(value) if name == "data" or Path(value).exists() else value
 
 
@@ -56,7 +62,12 @@ def as_typed(error: InputError, typed: TrainOptions, absolute: TrainOptions) -> 
     """An error with the paths as they were typed."""
     text = str(error)
     for name in PATHS:
-        path, word = getattr(absolute, name, None), getattr(typed, name, None)
-        if path and word != path:
-            text = text.replace(str(path), str(word))
+        paths, words = (_listed(getattr(options, name, None)) for options in (absolute, typed))
+        for path, word in zip(paths, words):
+            if path and word != path:
+                text = text.replace(str(path), str(word))
     return InputError(text)
+
+
+def _listed(value: object) -> tuple[object, ...]:
+    return tuple(value) if isinstance(value, list | tuple) else (value,)

@@ -150,6 +150,8 @@ def _training_figures(run: RunDirectory, monitor: str) -> list[ReportFigure]:
     experts, if the model has any."""
     from ...figures.training import expert_loads, learning_curve
 
+    if not (run.path / "history.csv").exists():  # nothing was trained
+        return []
     history = pl.read_csv(run.path / "history.csv", glob=False)
     pictures = [
         ReportFigure(

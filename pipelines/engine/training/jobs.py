@@ -109,7 +109,7 @@ def with_data(pipeline: AnyPipeline, options: OptionsT, run: RunDirectory) -> Op
     path = folder / "PATH"
     if not path.exists():
         folder.mkdir(exist_ok=True)
-        write_text(path, pipeline.write_sample(folder).name)
+        write_text(path, pipeline.write_sample_for(options, folder).name)
     return replace(options, data=str(folder / path.read_text()))
 
 
@@ -204,7 +204,7 @@ def _write_assets(run: RunDirectory, splits: Splits[SpecT, DataT]) -> Splits[Spe
         if not (folder / name).exists():
             write_aside(folder / name, write)
         checksums[name] = checksum(folder / name)
-    return replace(splits, spec=splits.spec.with_assets(checksums))
+    return replace(splits, spec=splits.spec.with_assets(checksums, folder))
 
 
 def _finish(
@@ -247,7 +247,7 @@ def _finish(
         overwrite=True,
         accept=options.accept,
     )
-    predict_options = replace(predict_options, **pipeline.prediction_options(options))
+    predict_options = replace(predict_options, **pipeline.prediction_options(options, splits.spec))
     predicted = predict(pipeline, predict_options, alone=True)
     run.failed = predicted.failed
     rows = predicted.table()
@@ -277,10 +277,11 @@ def _reviewed(
     caption = "What predicts, beside the other models on the same rows, with 95 % intervals"
     figure = ladder_figure(scores.metric, ladder_rows(ladder, scores))
     picture = ReportFigure("ladder", caption, figure)
+    sentences = [verdict(ladder, scores, answer), review.headline]
     return replace(
         review,
         metrics={**review.metrics, "ladder": ladder_metrics(ladder, scores)},
-        headline=f"{verdict(ladder, scores, answer)}. {review.headline}",
+        headline=". ".join(reversed(sentences) if review.is_first else sentences),
         tables={"Compared with simpler models": ladder_table(ladder, scores), **review.tables},
         pictures=[*review.pictures, picture],
     )

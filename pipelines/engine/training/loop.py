@@ -29,7 +29,7 @@ from . import order
 from .counts import steps_of, with_factors
 from .devices import sharing_of
 from .sharing import SharedWork
-from .storage import Storage
+from .storage import Progress, Storage
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -89,6 +89,11 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
         torch.manual_seed(order.mix(options.seed, 0))
         self.plain = build(pipeline, options, spec)
         pipeline.load_initial_weights(self.plain, options, spec)
+        self.trainable = any(weight.requires_grad for weight in self.plain.parameters())
+        """False for a model that `Pipeline.complete` makes: no epoch, no checkpoint."""
+        if not self.trainable:
+            self.progress = Progress()
+            return
         self.model = fabric.setup_module(self.plain)
         self.shared = SharedWork(self.model, sharing_of(fabric))
         optimizer = fabric.setup_optimizers(pipeline.optimizer(self.plain, options))
@@ -99,7 +104,13 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
         self.progress = storage.restore(self.plain, self.optimizer.optimizer)
 
     def run(self) -> nn.Module:
-        """Train; returns the plain model with the weights of the best epoch."""
+        """Train; returns the plain model with the weights of the best epoch. A model without
+        parameters to train comes back as it is, which is said.
+        """
+        if not self.trainable:
+            if self.storage.shown:
+                say("nothing to train: this model is fitted without steps of an optimiser")
+            return self.plain.to(self.fabric.device).eval()
         resume = self.storage.resumed_by(self.pipeline.task.name)
         with self.signals if self.storage.shown else nullcontext():
             try:

@@ -22,6 +22,7 @@ from ....data.texts.table import TextTable
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.inference.output import refuse_input_as_output
+from ...engine.inference.standard_input import STDIN
 from ...engine.pipeline import ReportFigure
 from ...engine.runs.loaded import Loaded, load_run
 from ...engine.runs.paths import homes_of
@@ -36,7 +37,6 @@ from ..options import ExplainOptions, TextEvaluateOptions, TextOptions, TextPred
 from ..pipeline import TextPipeline
 from ..prediction import coder_of, list_parts, plain_table, read_part
 from ..spec import TextSpec
-from ..standard_input import STDIN
 
 PAGE, LINES, WORDS, CHECK = (
     "index.html", "explanations.jsonl", "explanations.txt", "explain_check.json",

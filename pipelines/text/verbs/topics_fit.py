@@ -13,8 +13,8 @@ from ....base.account import note, opened
 from ....base.errors import InputError
 from ....base.files import write_aside, write_json
 from ....data.formats.tables import check_file
+from ....data.text_files import read_text_file
 from ....data.texts.corpus import Texts, read_texts
-from ....data.texts.files import read_text_file
 from ....data.texts.terms import terms_of
 from ....data.texts.topics import Topic
 from ...engine.accounts import publish

@@ -9,7 +9,7 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.data.texts import files as text_files
+from headwise.data import text_files
 from headwise.data.texts.table import TextReading, read_text_data, table_of_rows, with_rows
 
 PLAIN, FREE = TextReading(), TextReading(need_label=False)

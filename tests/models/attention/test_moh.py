@@ -142,7 +142,7 @@ def test_the_balance_loss_is_k_when_even_and_ignores_padding() -> None:
     chosen = torch.zeros(2, 4, 50, dtype=torch.bool)
     for n in range(50):
         chosen[:, [n % 4, (n + 1) % 4], n] = True
-    torch.testing.assert_close(model._imbalance(p[:, :, :48], chosen[:, :, :48], None).item(), 2.0)
+    torch.testing.assert_close(model.imbalance(p[:, :, :48], chosen[:, :, :48], None).item(), 2.0)
     x = torch.randn(2, 9, 12, dtype=torch.float64)
     model = make(balance=1.0).train()
     model(x[:, :6])

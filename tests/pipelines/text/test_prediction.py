@@ -481,7 +481,7 @@ def test_a_text_of_five_megabytes_is_predicted_for(class_run, tmp_path):
 
 
 def test_a_text_beyond_all_measure_is_refused(class_run, tmp_path, monkeypatch):
-    monkeypatch.setattr("headwise.data.texts.files.TEXT_CAP", 1000)
+    monkeypatch.setattr("headwise.data.text_files.TEXT_CAP", 1000)
     data = write_rows(tmp_path / "t.jsonl", [{"text": "a b"}, {"text": "wifi " * 300}])
     rows = predict(class_run, data, tmp_path / "o.parquet")
     assert "row 2: has 1,500 characters, more than 1,000" in rows["error"][0]

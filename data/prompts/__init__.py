@@ -1,0 +1,1 @@
+"""Prompts for language models: read from tables of people, or generated over their texts."""

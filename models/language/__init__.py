@@ -1,0 +1,1 @@
+"""Language models of Hugging Face: plans of attention over long contexts, cut caches, tuning."""

@@ -1,0 +1,1 @@
+"""What attention does in a language model: heads that fetch, and sinks."""

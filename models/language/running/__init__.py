@@ -1,0 +1,1 @@
+"""Plans at work in language models of transformers: attention, caches, and what they refuse."""

@@ -1,0 +1,225 @@
+"""A plan of attention at work in a language model of transformers.
+
+    with attach(model, plan) as attached:
+        model.generate(**prompts, cache=attached.cache())
+
+Nothing global is patched: one attention function is registered under a name of this package, the
+model is told to use it by a copy of its configuration, and gets its own back at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+
+from ..plans.grouping import LayerPlan
+from ..plans.plan import Plan
+from .attending import Call, attend_dense, attend_parts, dense
+from .cache import PlanCache, PlanLayer
+from .cache_file import weights_mark
+from .parts import parts_of
+from .reading import Reading, read_mask
+from .routing import Routing
+from .supported import attention_layers, text_decoder
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedModel
+
+NAME = "headwise_plan"
+# By attention module, so that nothing is written on the modules of somebody's model.
+_ATTACHED: WeakKeyDictionary[nn.Module, Attached] = WeakKeyDictionary()
+
+
+@contextmanager
+def attach(model: PreTrainedModel, plan: Plan, *, beyond: bool = False) -> Iterator[Attached]:
+    """Let a causal language model attend by a plan inside a block.
+
+    Calls and `generate` with a cache of `Attached.cache` hold only what the plan keeps. With any
+    other cache, and without one, the same tokens are computed from all keys under masks. Several
+    models may be attached at once, also with the same configuration object; a model to one plan.
+    Calls of one model must not run side by side in threads.
+
+    beyond: go on past the longest text that the model was made for.
+
+    Raises ValueError, in one line, for a plan of another model and for a model that a plan cannot
+    be used on: with a cap on scores (softcap), learnt sinks (s_aux), ALiBi, an encoder, keys of
+    low rank (MLA) or layers without softmax attention.
+    """
+    plan.check(model)
+    modules = attention_layers(model)
+    if any(module in _ATTACHED for module in modules):
+        raise ValueError("the model is attached to a plan already; leave that block first")
+    attached = Attached(model, plan, modules, beyond)
+    _register()
+    originals = _use_copies(model)
+    hooks = attached.hooks(text_decoder(model))
+    _ATTACHED.update(dict.fromkeys(modules, attached))
+    try:
+        yield attached
+    finally:
+        for module in modules:
+            del _ATTACHED[module]
+        for hook in hooks:
+            hook.remove()
+        for module, config in originals.items():
+            module.config = config  # type: ignore[assignment]
+        attached.close()
+
+
+def _use_copies(model: PreTrainedModel) -> dict[nn.Module, object]:
+    """Give all modules copies of their configurations that name our attention; what they had.
+
+    A configuration may be shared with another model, which must go on as it is.
+    """
+    config = model.config
+    text = config.get_text_config(decoder=True)
+    copied = copy.copy(text)
+    copied._attn_implementation = NAME
+    copies = {id(text): copied}
+    if text is not config:
+        outer = copy.copy(config)
+        outer.__dict__.update(
+            {name: copied for name, value in vars(config).items() if value is text}
+        )
+        copies[id(config)] = outer
+    originals: dict[nn.Module, object] = {}
+    for module in model.modules():
+        if (replacement := copies.get(id(getattr(module, "config", None)))) is not None:
+            originals[module] = module.config
+            module.config = replacement  # type: ignore[assignment]
+    return originals
+
+
+class Attached:
+    """A model and the plan it attends by."""
+
+    def __init__(
+        self, model: PreTrainedModel, plan: Plan, modules: list[nn.Module], beyond: bool
+    ) -> None:
+        self.model, self.plan = model, plan
+        self.layers = [LayerPlan.of(plan, layer) for layer in range(plan.facts.layers)]
+        self._most = None if beyond else plan.facts.positions
+        self._routing = Routing(plan, modules)
+        self._reading: Reading | None = None
+        self._cache: object = None
+        self._open = True
+
+    def cache(self) -> PlanCache:
+        """An empty cache for one batch of texts, which holds what the plan keeps."""
+        return PlanCache(self.plan, self.layers, self.weights)
+
+    def weights(self) -> str:
+        """A mark of the model's weights: SHA-256 of the first numbers of each."""
+        return weights_mark(self.model)
+
+    def close(self) -> None:
+        """Forget the last call."""
+        self._reading = self._cache = None
+        self._routing.close()
+
+    def hooks(self, decoder: nn.Module) -> list[RemovableHandle]:
+        """What notes each call of the model before it is made."""
+        names = list(inspect.signature(type(decoder).forward).parameters)[1:]
+
+        def note(_: nn.Module, positional: tuple[object, ...], named: dict[str, object]) -> None:
+            self._begin({**dict(zip(names, positional)), **named})
+
+        return [decoder.register_forward_pre_hook(note, with_kwargs=True), *self._routing.hooks()]
+
+    def _begin(self, arguments: Mapping[str, object]) -> None:
+        """Read the mask of a call, and remember its cache."""
+        if arguments.get("past_key_values") is not None:
+            raise ValueError("give the cache as `cache`, not as `past_key_values`")
+        store = arguments.get("cache")
+        past, remembered = 0, None
+        if store is not None:
+            if getattr(store, "is_compileable", False):
+                raise ValueError("a static cache cannot be cut; use Attached.cache()")
+            past = store.get_seq_length()  # type: ignore[attr-defined]
+        if isinstance(store, PlanCache):
+            if store.plan is not self.plan and store.plan.digest() != self.plan.digest():
+                raise ValueError("the cache was made for another plan; use Attached.cache()")
+            remembered = store.real
+        batch, new, real, device = read_mask(arguments, past, remembered)
+        reading = Reading.of(batch, past, new, real, device)
+        if self._most is not None and max(reading.counts) > self._most:
+            raise ValueError(
+                f"a text of {max(reading.counts)} tokens; the model was made for {self._most} at"
+                " most (attach with beyond=True to go on)"
+            )
+        if isinstance(store, PlanCache):
+            ids = arguments.get("input_ids")
+            store.note(ids if isinstance(ids, Tensor) else None, reading, batch, device)
+        self._reading, self._cache = reading, store
+
+    def attend(
+        self,
+        layer: int,
+        module: nn.Module,
+        query: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        mask: Tensor | None,
+        scaling: float | None,
+        dropout: float,
+    ) -> Tensor:
+        """What takes the place of the attention of a layer: (B, Q, H, d)."""
+        reading, plan, store = self._reading, self.layers[layer], self._cache
+        if reading is None:
+            raise ValueError("call the model as a whole: a plan must see the mask of its tokens")
+        budget = self.plan.budget
+        if not reading.decoding or (budget and budget.keys >= max(reading.counts)):
+            budget = None
+        call = Call(module, query, mask, scaling, dropout, reading, budget)
+        if plan.plain:
+            return attend_dense(call, keys, values)
+        full = self._routing.full(layer, reading, store) if plan.routed else None
+        if isinstance(store, PlanCache):
+            held = store.layers[layer]
+            assert isinstance(held, PlanLayer)
+            return held.attend(call, keys, values)
+        shares = plan.sharing(full)
+        if dense(plan, shares, call):
+            return attend_dense(call, keys, values)
+        return attend_parts(call, parts_of(shares, keys, values, reading))
+
+
+@cache
+def _register() -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(NAME, _attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **options: object,
+) -> tuple[Tensor, None]:
+    """What transformers calls, with keys of all tokens so far or, from a `PlanLayer`, new ones."""
+    attached = _ATTACHED.get(module)
+    if attached is None:
+        raise ValueError("this copy of an attached model has no plan; copy it outside of the block")
+    for name in ("softcap", "s_aux", "position_bias"):
+        if options.get(name) is not None:
+            raise ValueError(f"a plan cannot honour attention with {name}; use another model")
+    if options.get("output_attentions"):
+        raise ValueError("weights of attention are not available under a plan")
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    output = attached.attend(layer, module, query, key, value, attention_mask, scaling, dropout)
+    return output, None

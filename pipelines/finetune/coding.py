@@ -1,0 +1,172 @@
+"""Dialogues as tokens: which of them the model is to learn, and batches of them.
+
+Shapes: B rows of a batch, N tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...base.errors import InputError
+from ...data.prompts.dialogues import Dialogue, Message
+from ..engine.training.order import Batch
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100  # as a target: its loss does not count
+NOBODY = -1  # as an owner: padding
+
+
+class Coded(NamedTuple):
+    """Tokens of a row, and which of them are to be learned, both int64 or bool (N,)."""
+
+    tokens: np.ndarray
+    learned: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class DialogueCoder:
+    """Writes dialogues for a model, and reads its answers.
+
+    template: "chat", by the tokenizer's template, or "plain": prompt, line, answer, end.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: Literal["chat", "plain"]
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.template: Literal["chat", "plain"] = template
+        end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
+        self.ends: tuple[int, ...] = (end,) if isinstance(end, int) else ()
+        self.padding = padding if isinstance(padding, int) else (*self.ends, 0)[0]
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Tokens of messages that wait for an answer."""
+        return self._tokens(self._before(messages), first=True)
+
+    def row(self, dialogue: Dialogue) -> Coded:
+        """Tokens of a dialogue with its answers, the ends of answers included; earlier answers are
+        learned as the last one is.
+
+        Raises InputError for a template that writes earlier messages otherwise once others follow.
+        """
+        messages = [*dialogue.messages, Message("assistant", dialogue.answer or "")]
+        tokens, learned, written = list[int](), list[bool](), ""
+        for place, message in enumerate(messages):
+            if message.role != "assistant":
+                continue
+            before, after = self._before(messages[:place]), self._after(messages[: place + 1])
+            if not before.startswith(written) or not after.startswith(before):
+                raise InputError(
+                    "--template chat: the model's template writes a message otherwise once "
+                    "others follow, so that answers cannot be told apart; use --template plain"
+                )
+            for text, answer in ((before[len(written) :], False), (after[len(before) :], True)):
+                piece = self._tokens(text, first=not tokens)
+                tokens += piece
+                learned += self._counted(piece) if answer else [False] * len(piece)
+            written = after
+        return Coded(np.array(tokens, np.int64), np.array(learned, bool))
+
+    def text(self, text: str) -> Coded:
+        """Tokens of a text, all of which but the first are to be predicted."""
+        tokens = np.array(self._tokens(text, first=True), np.int64)
+        return Coded(tokens, np.ones(len(tokens), bool))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of an answer."""
+        return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
+
+    def _before(self, messages: Sequence[Message]) -> str:
+        """What stands before an answer to these messages."""
+        if self.template == "plain":
+            return "".join(
+                f"{message.text}{self._end() if message.role == 'assistant' else ''}\n"
+                for message in messages
+            )
+        return self._templated(messages, True)
+
+    def _after(self, messages: Sequence[Message]) -> str:
+        """The messages, the last of which is an answer, with its end."""
+        if self.template == "plain":
+            return f"{self._before(messages[:-1])}{messages[-1].text}{self._end()}"
+        return self._templated(messages, False)
+
+    def _end(self) -> str:
+        return str(self.tokenizer.eos_token or "")
+
+    def _templated(self, messages: Sequence[Message], answers_next: bool) -> str:
+        told = [{"role": message.role, "content": message.text} for message in messages]
+        return str(
+            self.tokenizer.apply_chat_template(
+                told, tokenize=False, add_generation_prompt=answers_next
+            )
+        )
+
+    def _tokens(self, text: str, *, first: bool) -> list[int]:
+        """first: whether the tokens with which a text begins are added, where the template does
+        not write them.
+        """
+        special = first and self.template == "plain"
+        tokens = list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+        if special and tokens and tokens[-1] in self.ends and not text.endswith(self._end()):
+            tokens.pop()  # some tokenizers end every text
+        return tokens
+
+    def _counted(self, piece: list[int]) -> list[bool]:
+        """Which tokens of an answer are learned: not what a template writes behind its end."""
+        end = next((k for k, token in enumerate(piece) if token in self.ends), len(piece))
+        return [k <= end for k in range(len(piece))]
+
+
+def batch_of(rows: Sequence[Coded], *, packed: bool, padding: int) -> Batch:
+    """A batch: tokens, positions, targets (the next token where it counts) and owner (the row of
+    each token), int64 (B', N), padded on the right.
+
+    packed: several rows in one sequence of the length of the longest, so that B' <= B; the
+    positions of each begin at 0. Otherwise B' = B.
+    """
+    longest = max(len(row) for row in rows)
+    bins = _bins([len(row) for row in rows], longest) if packed else [[k] for k in range(len(rows))]
+    shape = (len(bins), longest)
+    tokens, targets = torch.full(shape, padding), torch.full(shape, IGNORED)
+    positions, owner = torch.arange(longest).repeat(len(bins), 1), torch.full(shape, NOBODY)
+    for line, members in enumerate(bins):
+        place = 0
+        for k in members:
+            row, end = rows[k], place + len(rows[k])
+            tokens[line, place:end] = torch.from_numpy(row.tokens)
+            positions[line, place:end] = torch.arange(len(row))
+            owner[line, place:end] = k
+            following = torch.from_numpy(np.where(row.learned, row.tokens, IGNORED)[1:])
+            targets[line, place : end - 1] = following
+            place = end
+        if packed:  # padding is a text of its own
+            positions[line, place:] = torch.arange(longest - place)
+    return {"tokens": tokens, "positions": positions, "targets": targets, "owner": owner}
+
+
+def _bins(sizes: Sequence[int], room: int) -> list[list[int]]:
+    """Rows put together, the largest first, each where it fits first."""
+    bins, left = list[list[int]](), list[int]()
+    for row in sorted(range(len(sizes)), key=lambda k: -sizes[k]):
+        place = next((k for k, free in enumerate(left) if free >= sizes[row]), len(bins))
+        if place == len(bins):
+            bins.append([])
+            left.append(room)
+        bins[place].append(row)
+        left[place] -= sizes[row]
+    return bins
+
+
+def columns_of(targets: Tensor) -> Tensor:
+    """The columns in which the loss of any row counts, int64 (C,)."""
+    return (targets != IGNORED).any(0).nonzero()[:, 0]

@@ -1,0 +1,1 @@
+"""The verbs that only long contexts have, one file for each."""
