@@ -18,11 +18,13 @@ from .manifests import Utterance, write_manifest
 from .transcripts import Word
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SAMPLE = "generated-tone-digits"
+SAMPLE, VOICES = "generated-tone-digits", "generated-voices"
+CONTOURS = {"falling": -0.35, "level": 0.0, "rising": 0.35}  # octaves from begin to end
 _NOTE = (
     "Generated sound: pairs of tones drawn by headwise.data.speech.recordings.generate, spoken by "
     "nobody.\n"
 )
+_NOTE_VOICES = "Generated sound: tones drawn by headwise.data.speech.generate, spoken by nobody.\n"
 _LOW, _HIGH = (697, 770, 852, 941), (1209, 1336, 1477)
 
 
@@ -66,6 +68,45 @@ def write_sample_speech(folder: Path, *, strings: int = 240) -> Path:
     )
     (home / "GENERATED.txt").write_text(_NOTE, encoding="utf-8")
     return home
+
+
+def write_sample_voices(folder: Path, *, speakers: int = 12, takes: int = 3) -> Path:
+    """Write generated tones whose pitch falls, stays or rises into `folder`/generated-voices, with
+    labels.csv (audio, label, speaker); returns that folder.
+
+    Each "speaker" has a pitch and a timbre of its own. The bytes are the same each time on one
+    machine.
+    """
+    home = folder / VOICES
+    lines = ["audio,label,speaker"]
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for speaker in range(speakers):
+            for number, (label, change) in enumerate(CONTOURS.items()):
+                for take in range(takes):
+                    generator = np.random.default_rng([67, speaker, number, take])
+                    name = f"{label}-{speaker + 1:02d}-{take + 1}.wav"
+                    _write_wave(home / name, _gliding_tone(speaker, change, generator))
+                    lines.append(f"{name},{label},tone-{speaker + 1:02d}")
+        (home / "labels.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (home / "GENERATED.txt").write_text(_NOTE_VOICES, encoding="utf-8")
+    except OSError as error:
+        raise fail(home, f"cannot be written ({reason(error)})") from None
+    return home
+
+
+def _gliding_tone(speaker: int, change: float, generator: np.random.Generator) -> np.ndarray:
+    """A tone with overtones whose pitch changes by so many octaves, float32 (S,)."""
+    seconds = generator.uniform(0.4, 0.7)
+    share = np.arange(round(seconds * RATE)) / (seconds * RATE)
+    octaves = (change + generator.normal(0, 0.08)) * (share - 0.5)
+    hertz = 100 * 2 ** (speaker / 12 + octaves)
+    phase = 2 * np.pi * np.cumsum(hertz) / RATE
+    slope = 0.5 + 0.05 * (speaker % 5)
+    tone = sum(slope**k * np.sin((k + 1) * phase) for k in range(6))
+    swell = np.minimum(1, np.minimum(share, 1 - share) / 0.05)
+    noise = 0.02 * generator.standard_normal(len(share))
+    return (0.2 * swell * tone + noise).astype(np.float32)
 
 
 def write_digit_strings(

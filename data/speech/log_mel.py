@@ -60,7 +60,14 @@ def log_mel(samples: np.ndarray | Tensor, bands: int = 80, frames: int | None = 
         x = torch.nn.functional.pad(x[: frames * HOP], (0, max(0, frames * HOP - len(x))))
     elif len(x) < WINDOW:
         x = torch.nn.functional.pad(x, (0, WINDOW - len(x)))
-    filters, window = filters_and_window(bands)
-    power = torch.stft(x, WINDOW, HOP, window=window, return_complex=True)[:, :-1].abs().square()
-    decades = (filters @ power).clamp_min(1e-10).log10()
+    decades = mel_power(x, bands).clamp_min(1e-10).log10()
     return (decades.maximum(decades.amax() - 8.0) + 4.0) / 4.0
+
+
+def mel_power(samples: Tensor, bands: int) -> Tensor:
+    """The power in each mel band, float32 (F, T). samples: (S,), at least 400; they are mirrored at
+    their ends.
+    """
+    filters, window = filters_and_window(bands)
+    spectrum = torch.stft(samples, WINDOW, HOP, window=window, return_complex=True)
+    return filters @ spectrum[:, :-1].abs().square()

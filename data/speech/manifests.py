@@ -28,6 +28,9 @@ from ..parts import read_part, without_other_parts
 from .transcripts import Word
 
 FIELDS = ("audio", "text", "start", "end", "duration", "speaker", "part", "id", "words")
+LABELLED_FIELDS = (
+    "audio", "label", "start", "end", "duration", "speaker", "group", "part", "id",
+)  # fmt: skip
 # Where a manifest has several of these, the first is taken.
 PREFERRED: Mapping[str, tuple[str, ...]] = {
     "audio": ("audio", "audio_filepath", "audio_path", "path", "file", "wav"),
@@ -58,6 +61,8 @@ class Utterance:
     part: str = ""  # train, validation, test or ""
     words: tuple[Word, ...] | None = None  # their times are seconds from `start`
     problem: str = ""  # why its text cannot be read
+    label: str = ""  # its class; "" where it is unknown
+    group: str = ""  # what stays together in one part, where that is not the speaker
 
     @property
     def stretch(self) -> str:
@@ -81,12 +86,17 @@ def is_manifest(path: Path) -> bool:
 
 
 def read_manifest(
-    path: Path, columns: Sequence[str] = (), *, home: Path | None = None
+    path: Path,
+    columns: Sequence[str] = (),
+    *,
+    home: Path | None = None,
+    fields: Sequence[str] = FIELDS,
 ) -> list[Utterance]:
     """The utterances of a manifest, in its order, without reading the recordings.
 
-    columns: as of the option --columns. home: the folder that the recordings must lie in, unless
-    the doubt "links" is accepted; None: anywhere.
+    columns: as of the option --columns. fields: what is read, `FIELDS` or `LABELLED_FIELDS`. home:
+    the folder that the recordings must lie in, unless the doubt "links" is accepted; None:
+    anywhere.
 
     Raises `InputError` for what is missing, empty, or no manifest.
     """
@@ -95,14 +105,15 @@ def read_manifest(
     names = list(dict.fromkeys(name for row in rows for name in row))
     chosen = {field: next((n for n in row if n in names), "") for field, row in PREFERRED.items()}
     chosen = {field: name for field, name in chosen.items() if name}
-    chosen |= parse_columns(columns, FIELDS)
+    chosen = {field: name for field, name in chosen.items() if field in fields}
+    chosen |= parse_columns(columns, fields)
     columns_left = without_other_parts(
         names,
         lambda name: (str(row.get(name) or "") for row in rows),
-        fields=FIELDS,
+        fields=fields,
         chosen=chosen.values(),
     )
-    named = find_columns(path, columns_left, FIELDS, chosen=chosen, unused_noted=False)
+    named = find_columns(path, columns_left, fields, chosen=chosen, unused_noted=False)
     if "audio" not in named:
         raise fail(
             path,
@@ -112,16 +123,18 @@ def read_manifest(
     # Each line may have keys of its own.
     has_keys = path.suffix.lower() in LINE_SUFFIXES
     taken = set(named.values())
-    fields = {
+    names_of = {
         field: (name, *(n for n in PREFERRED.get(field, ()) if has_keys and n not in taken))
         for field, name in named.items()
     }
-    used = {name for row in fields.values() for name in row}
+    used = {name for row in names_of.values() for name in row}
     if unused := [name for name in columns_left if name not in used]:
         note("columns", "not used", unused)
     real_home = None if home is None else os.path.realpath(home)
     spellings = Spellings(path.parent, AUDIO_SUFFIXES)
-    return [_utterance(path, number, row, fields, real_home, spellings) for number, row in numbered]
+    return [
+        _utterance(path, number, row, names_of, real_home, spellings) for number, row in numbered
+    ]
 
 
 def _rows(path: Path) -> list[tuple[int, Row]]:
@@ -202,6 +215,8 @@ def _utterance(
         _speaker(cell("speaker")),
         read_part(f"{path}: {where}: part", part) if part else "",
         _words(path, where, cell("words")),
+        label="" if (label := cell("label")) is None else str(label),
+        group=_speaker(cell("group")),
     )
 
 

@@ -69,15 +69,7 @@ def _folder(home: Path, columns: Sequence[str], texts: bool) -> list[Utterance]:
     recordings = [name for name in names if name.lower().endswith(AUDIO_SUFFIXES)]
     if manifests:
         return _listed(home, manifests[0], recordings, columns)
-    if not has_pyav():
-        streams = [name for name in recordings if name.lower().endswith(STREAM_SUFFIXES)]
-        if streams:
-            note("left out", NEEDS_PYAV, streams)
-        recordings = sorted(set(recordings) - set(streams), key=recordings.index)
-        if streams and not recordings:
-            raise fail(home, f"holds {NEEDS_PYAV} and no others: {', '.join(streams[:3])}")
-    if not recordings:
-        raise fail(home, f"holds no recording ({SOME_SUFFIXES})")
+    recordings = usable_recordings(home, recordings)
     by_stem: dict[str, dict[str, Path]] = {}
     for name in names:
         if name.lower().endswith(TEXT_SUFFIXES):
@@ -90,6 +82,23 @@ def _folder(home: Path, columns: Sequence[str], texts: bool) -> list[Utterance]:
         files = [str(file.relative_to(home)) for stem in unused for file in by_stem[stem].values()]
         note("left out", "files of text without a recording of the same name", files)
     return [_with_text(home / name, name, by_stem.get(stems[name], {})) for name in recordings]
+
+
+def usable_recordings(home: Path, recordings: Sequence[str]) -> list[str]:
+    """The recordings of a folder that can be decoded here; others go into the account. Raises
+    `InputError` where there are none.
+    """
+    usable = list(recordings)
+    if not has_pyav():
+        streams = [name for name in usable if name.lower().endswith(STREAM_SUFFIXES)]
+        if streams:
+            note("left out", NEEDS_PYAV, streams)
+        usable = [name for name in usable if name not in set(streams)]
+        if streams and not usable:
+            raise fail(home, f"holds {NEEDS_PYAV} and no others: {', '.join(streams[:3])}")
+    if not usable:
+        raise fail(home, f"holds no recording ({SOME_SUFFIXES})")
+    return usable
 
 
 def _listed(

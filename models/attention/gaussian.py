@@ -5,6 +5,7 @@ Shapes: B batch, N tokens, D width, H heads, K Gaussians of a head, L elements o
 tokens or features).
 """
 
+import math
 from typing import ClassVar, Literal
 
 import torch
@@ -32,6 +33,12 @@ class GaussianAdaptiveAttention(Attention):
     of the chunk, so that uniform weights leave x as it is; the published layer divides x by that
     number and adds it to x (`gain=False` for that).
 
+    scales: whether offsets and deviations are those of a "head" or of each "feature" of it;
+    normalised: False leaves out the softmax, so that w = prod_k exp(-((z - o_k / sqrt(var + eps)) /
+    c_k)^2 / 2), at most 1, and `gain` has no meaning. Together, with one Gaussian, they are the
+    authors' Algorithm 1, out = x exp(-(x - mean - o)^2 / (2 c (var + eps))) with the offsets of 0
+    and c of 2 that it begins with.
+
     Readings: the variance is the unbiased one, as published; in a chunk of a single element, where
     it would be 0/0, z is 0 and the weight 1. Masked tokens enter neither mean nor variance nor the
     sum. eps is inside the root.
@@ -44,6 +51,8 @@ class GaussianAdaptiveAttention(Attention):
         {"gaussians": 1},
         {"gain": False},
         {"heads": 16, "axis": "features"},
+        {"scales": "feature", "normalised": False, "gaussians": 1, "mode": "product"},
+        {"scales": "feature", "axis": "features"},
     )
 
     def __init__(
@@ -55,6 +64,8 @@ class GaussianAdaptiveAttention(Attention):
         axis: Literal["tokens", "features"] = "tokens",
         mode: Literal["mixture", "product"] = "mixture",
         gain: bool = True,
+        scales: Literal["head", "feature"] = "head",
+        normalised: bool = True,
         eps: float = 1e-8,
     ) -> None:
         super().__init__(width, heads)
@@ -67,16 +78,27 @@ class GaussianAdaptiveAttention(Attention):
                 "GaussianAdaptiveAttention: axis is 'tokens' or 'features', mode 'mixture' or "
                 f"'product', got {axis!r} and {mode!r}"
             )
+        if scales not in ("head", "feature") or not (normalised or mode == "product"):
+            raise ValueError(
+                "GaussianAdaptiveAttention: scales is 'head' or 'feature', and only mode 'product' "
+                f"has a form that is not normalised, got {scales!r} and {mode!r}"
+            )
         self.along_tokens = axis == "tokens"
         self.product = mode == "product"
-        self.gain = gain
+        self.gain = gain and normalised
+        self.normalised = normalised
         self.eps = eps
-        self.offset = nn.Parameter(torch.zeros(heads, gaussians))
-        self.log_scale = nn.Parameter(torch.randn(heads, gaussians))
+        if scales == "head":
+            self.offset = nn.Parameter(torch.zeros(heads, gaussians))
+            self.log_scale = nn.Parameter(torch.randn(heads, gaussians))
+        else:
+            shape = (heads, gaussians, width // heads)
+            self.offset = nn.Parameter(torch.zeros(shape))
+            self.log_scale = nn.Parameter(torch.full(shape, math.log(2) / 2))
 
     def importance(self, x: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """The importance factors: weights (B, N, D) that sum to 1 along the axis, 0 for masked
-        tokens.
+        """The importance factors: weights (B, N, D) that sum to 1 along the axis (those that are
+        not normalised are at most 1 each), 0 for masked tokens.
 
         The paper's equation 9 averages them over the batch or the layers to tell which features a
         model uses.
@@ -89,6 +111,10 @@ class GaussianAdaptiveAttention(Attention):
         mean, deviation = self._moments(parts, axis, present)
         z = (parts - mean) / deviation
         logits = self._one_gaussian(z, deviation) if self.product else self._densities(z, deviation)
+        if not self.normalised:
+            weights = (logits + self._peak(deviation)).exp()
+            weights = weights if present is None else weights * present
+            return weights.flatten(2).to(x.dtype)
         if present is not None:
             logits = logits.masked_fill(~present, torch.finfo(kind).min)
         weights = logits.softmax(axis)
@@ -100,19 +126,29 @@ class GaussianAdaptiveAttention(Attention):
         """Logarithm of the product of the K densities, up to a constant of the chunk: one
         parabola.
         """
-        shape = (1, 1, self.heads, 1)
+        shape = (1, 1, self.heads, -1)
         precision = (-2 * self.log_scale.to(z.dtype)).exp()
         pull = (self.offset.to(z.dtype) * precision).sum(1).view(shape) / deviation
         return z * (pull - 0.5 * precision.sum(1).view(shape) * z)
 
+    def _peak(self, deviation: Tensor) -> Tensor:
+        """The constant that `_one_gaussian` leaves out, without that of the densities: with it, the
+        product is of K Gaussians of height 1.
+        """
+        precision = (-2 * self.log_scale.to(deviation.dtype)).exp()
+        squares = (self.offset.to(deviation.dtype).square() * precision).sum(1)
+        return -0.5 * squares.view(1, 1, self.heads, -1) / deviation.square()
+
     def _densities(self, z: Tensor, deviation: Tensor) -> Tensor:
         """Logarithm of the sum of the K densities."""
-        shape = (1, 1, self.heads, 1, -1)
-        scale = self.log_scale.to(z.dtype).view(shape)
-        away = (
-            z[..., None] - (self.offset.to(z.dtype).view(shape) / deviation[..., None])
-        ) / scale.exp()
+        scale, offset = (self._last(p).to(z.dtype) for p in (self.log_scale, self.offset))
+        away = (z[..., None] - (offset / deviation[..., None])) / scale.exp()
         return (-0.5 * away.square() - scale).logsumexp(-1)
+
+    def _last(self, parameter: Tensor) -> Tensor:
+        """A parameter (H, K) or (H, K, D / H) as (1, 1, H, 1 or D / H, K)."""
+        of_features = parameter[..., None] if parameter.ndim == 2 else parameter
+        return of_features.transpose(1, 2)[None, None]
 
     def _moments(self, parts: Tensor, axis: int, present: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation along the axis; the deviation of a single element is 1."""

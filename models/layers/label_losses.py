@@ -126,6 +126,42 @@ class LabelLoss(nn.Module):
         )
 
 
+class ClassLoss(nn.Module):
+    """The loss (B,) of one of the ways to treat classes that few samples have, each sample of one
+    class.
+
+    kind: "none" (cross-entropy), "pos-weight" (weights by the inverse of the frequency, whose mean
+    over the samples is 1), "focal" (gamma 2) or "logit-adjust". counts: (C,), how many of the
+    `samples` of the training part are of each class. Raises ValueError for other kinds."""
+
+    weight: Tensor
+    adjustment: Tensor
+
+    def __init__(self, kind: Imbalance, counts: Tensor, samples: int) -> None:
+        super().__init__()
+        if kind not in get_args(Imbalance) or kind == "asymmetric":
+            raise ValueError(
+                f"imbalance {kind}: is for labels, not for classes that exclude each other"
+            )
+        self.kind = kind
+        weight, adjustment = torch.ones(len(counts)), torch.zeros(len(counts))
+        if kind == "pos-weight":
+            weight = samples / len(counts) / counts.float().clamp(min=1)
+        if kind == "logit-adjust":
+            adjustment = class_adjustment(counts)
+        self.register_buffer("weight", weight, persistent=False)
+        self.register_buffer("adjustment", adjustment, persistent=False)
+
+    def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
+        """Logits and truth (B, C), 1 of the class and 0 of the others -> (B,)."""
+        logits = _wide(logits)
+        truth = truth.to(logits.dtype)
+        logarithm = F.log_softmax(logits + self.adjustment.to(logits.dtype), 1)
+        of_truth = (logarithm * truth).sum(1)
+        losses = -(truth @ self.weight.to(logits.dtype)) * of_truth
+        return losses * (1 - of_truth.exp()).square() if self.kind == "focal" else losses
+
+
 def _wide(x: Tensor) -> Tensor:
     """In 32 bits at least."""
     return x if x.dtype == torch.float64 else x.float()

@@ -109,3 +109,22 @@ def consistency_loss(
         -1
     )
     return ((divergence * right).sum(1) / right.sum(1).clamp_min(1)).sum()
+
+
+class DiverseLoss(nn.Module):
+    """`diversity_loss` with the counts of a training part; classes without an example count as half
+    of one. It has no tensors that are stored.
+
+    counts: (C,), examples of each class.
+    """
+
+    counts: Tensor
+
+    def __init__(self, counts: Tensor, preferences: Sequence[float] = PREFERENCES) -> None:
+        super().__init__()
+        self.preferences = tuple(preferences)
+        self.register_buffer("counts", counts.float().clamp_min(0.5), persistent=False)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits of each expert (E, B, C), labels int64 (B,) -> ()."""
+        return diversity_loss(logits.float(), labels, self.counts, self.preferences)

@@ -154,6 +154,30 @@ class SpeechEncoder(nn.Module):
 
         Raises ValueError for more frames than there are positions.
         """
+        x, mask = self._entered(features, lengths)
+        static = x
+        for layer in self.layers:
+            x = layer(x, mask=mask, static=static)
+        x = self.norm(x)
+        return (x, None) if mask is None else (x * mask[..., None].to(x.dtype), mask)
+
+    def layer_states(self, features: Tensor) -> Tensor:
+        """The states of all layers of recordings of one length, (L + 1, B, N, D): those that enter
+        the first layer, and what leaves each, the last one normalised.
+
+        features: (B, F, T). Raises ValueError as `forward`.
+        """
+        x, _ = self._entered(features, None)
+        states = [static := x]
+        for layer in self.layers:
+            states.append(layer(states[-1], mask=None, static=static))
+        states[-1] = self.norm(states[-1])
+        return torch.stack(states)
+
+    def _entered(self, features: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """The states (B, N, D) that enter the first layer, and the mask (B, N) of those that are no
+        padding, None without lengths.
+        """
         size = -(-features.shape[2] // 2)
         if (
             features.ndim != 3
@@ -173,8 +197,4 @@ class SpeechEncoder(nn.Module):
         if present is not None:
             x = x * present[:, None].to(x.dtype)
         x = F.gelu(self.conv2(x)).transpose(1, 2) + self.positions[:size].to(x.dtype)
-        static = x
-        for layer in self.layers:
-            x = layer(x, mask=mask, static=static)
-        x = self.norm(x)
-        return (x, None) if mask is None else (x * mask[..., None].to(x.dtype), mask)
+        return x, mask

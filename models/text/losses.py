@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.label_losses import Imbalance, LabelLoss, class_adjustment
+from ..layers.label_losses import ClassLoss, Imbalance, LabelLoss
 
 
 class TextLoss(nn.Module):
@@ -23,9 +23,6 @@ class TextLoss(nn.Module):
 
     Raises ValueError for a way to help that there is not for the goal.
     """
-
-    weight: Tensor
-    adjustment: Tensor
 
     def __init__(
         self,
@@ -41,15 +38,8 @@ class TextLoss(nn.Module):
             raise ValueError(f"imbalance {imbalance}: a number has no rare labels")
         if goal == "class" and imbalance == "asymmetric":
             raise ValueError("imbalance asymmetric: is for labels, not for one class of each text")
-        weight, adjustment = torch.ones(len(counts)), torch.zeros(len(counts))
-        if goal == "class" and imbalance == "pos-weight":
-            # The mean over the samples is 1.
-            weight = samples / len(counts) / counts.float().clamp(min=1)
-        if goal == "class" and imbalance == "logit-adjust":
-            adjustment = class_adjustment(counts)
         self.of_labels = LabelLoss(imbalance, counts, samples) if goal == "labels" else None
-        self.register_buffer("weight", weight, persistent=False)
-        self.register_buffer("adjustment", adjustment, persistent=False)
+        self.of_class = ClassLoss(imbalance, counts, samples) if goal == "class" else None
 
     def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Logits and truth (B, L) -> ()."""
@@ -59,9 +49,5 @@ class TextLoss(nn.Module):
             return F.mse_loss(logits, truth)
         if self.of_labels is not None:
             return self.of_labels(logits, truth).mean()
-        logarithm = F.log_softmax(logits + self.adjustment.to(logits.dtype), 1)
-        of_truth = (logarithm * truth).sum(1)
-        losses = -(truth @ self.weight.to(logits.dtype)) * of_truth
-        if self.imbalance == "focal":
-            losses = losses * (1 - of_truth.exp()).square()
-        return losses.mean()
+        assert self.of_class is not None
+        return self.of_class(logits, truth).mean()

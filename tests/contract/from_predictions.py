@@ -86,6 +86,26 @@ def medical(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     }
 
 
+def recordings(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
+    """Recordings by their names; three classes."""
+    labels = dict(pl.read_csv(sample / "labels.csv").select("audio", "label").rows())
+    of_test = rows.filter(pl.col("item").is_in(splits.test.names))
+    truth = np.array([labels[name] for name in of_test["item"]])
+    classes = sorted(set(labels.values()))
+    probability = np.stack([of_test[f"p_{name}"].to_numpy().astype(float) for name in classes], 1)
+    np.testing.assert_allclose(probability.sum(1), 1, atol=1e-6)
+    predicted = of_test["prediction"].to_numpy()
+    assert predicted.tolist() == [classes[k] for k in probability.argmax(1)]
+    right = truth[:, None] == np.array(classes)
+    return {
+        "recordings": float(len(of_test)),
+        "accuracy": float((predicted == truth).mean()),
+        "balanced_accuracy": balanced_accuracy_score(truth, predicted),
+        "auc": roc_auc_score(right.astype(int), probability, average="macro"),
+        "log_loss": float(-np.log(probability[right]).mean()),
+    }
+
+
 def ranking(rows: pl.DataFrame, splits: Any, sample: Path) -> Found:
     """Rows by their places in the file; a like counts where there was a click."""
     log = pl.read_csv(sample.with_suffix(".csv"))
@@ -248,6 +268,7 @@ OF = {
     "wsi": wsi,
     "medical": medical,
     "ranking": ranking,
+    "recordings": recordings,
     "reasoning": reasoning,
     "reid": reid,
     "saliency": saliency,

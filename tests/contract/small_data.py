@@ -119,6 +119,24 @@ def _speech(folder: Path) -> SmallData:
     return SmallData(folder, rows, "audio", "text", "speaker", "part", ".wav", "manifest.csv")
 
 
+def _recordings(folder: Path) -> SmallData:
+    import soundfile
+
+    rows: list[Row] = []
+    for k in range(24):
+        samples = 0.1 * np.random.default_rng(k).standard_normal(3200)
+        soundfile.write(folder / f"r{k:02d}.wav", samples, 16000)
+        rows.append(
+            {
+                "audio": f"r{k:02d}.wav",
+                "label": ("joy", "anger")[k % 2],
+                "speaker": f"s{k // 2}",
+                "part": _part(k, 24),
+            }
+        )
+    return SmallData(folder, rows, "audio", "label", "speaker", "part", ".wav")
+
+
 def _wsi(folder: Path) -> SmallData:
     import h5py
 
@@ -241,6 +259,7 @@ BUILDERS: dict[str, Callable[[Path], SmallData]] = {
     "longcontext": _longcontext,
     "medical": _medical,
     "ranking": _ranking,
+    "recordings": _recordings,
     "reasoning": _reasoning,
     "reid": _reid,
     "saliency": _saliency,

@@ -112,7 +112,9 @@ def test_an_exact_copy_under_another_name_in_another_part_is_refused(
 
 
 @pytest.mark.parametrize("word", MISSING)
-@pytest.mark.parametrize("task", ["longcontext", "medical", "reid", "text", "wsi"], indirect=True)
+@pytest.mark.parametrize(
+    "task", ["longcontext", "medical", "recordings", "reid", "text", "wsi"], indirect=True
+)
 def test_a_missing_label_is_no_class(task: str, data: SmallData, word: str) -> None:
     data.rows[3][data.label] = word
     options = data.write()

@@ -26,6 +26,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "forecast": {"width": 8, "feedforward": 8, "layers": 1, "heads": 2, "batch_size": 6},
     "medical": {"size": (64, 64), "body_size": (16, 16), "batch_size": 7, "balanced": False},
     "ranking": {"width": 4, "towers": (4,), "layers": 1, "batch_size": 64},
+    "recordings": {"width": 8, "heads": 2, "batch_size": 5},
     "reasoning": {"width": 8, "heads": 2, "layers": 1, "batch_size": 5, "trials": 40}
     | {"validation_trials": 9, "test_trials": 3},
     "reid": {"size": (32, 32), "width": 24, "layers": 1, "batch_size": 8},
@@ -41,6 +42,7 @@ NO_DRAWS: Mapping[str, Mapping[str, Any]] = {
     "medical": dict.fromkeys(("turn", "shift", "zoom", "aspect", "brightness"), 0.0)
     | {"flip": False, "class_weights": True},
     "ranking": {"dropout": 0.0},
+    "recordings": {"dropout": 0.0, "imbalance": "pos-weight"},
     "reasoning": {"dropout": 0.0},
     "reid": {"drop_path": 0.0, "pwca": False, "pad": 0, "erase": 0.0}
     | {"flip": False, "triplet": "no", "neck": "no"},

@@ -84,6 +84,17 @@ def table_of_recordings(home: Path, rows: Rows) -> str:
     return str(home / "m.csv")
 
 
+def table_of_voices(home: Path, rows: Rows) -> str:
+    noise = 0.1 * np.random.default_rng(0).standard_normal(16_000 * 2)
+    soundfile.write(home / "a.wav", noise, 16_000)
+    lines = ["audio,start,end,label,speaker,part"]
+    lines += [
+        f"a.wav,{0.01 * k:.2f},{0.01 * k + 0.1:.2f},{','.join(row)}" for k, row in enumerate(rows)
+    ]
+    (home / "v.csv").write_text("\n".join(lines))
+    return str(home / "v.csv")
+
+
 def table_of_texts(home: Path, rows: Rows) -> str:
     lines = ["id,text,label,customer,part"]
     lines += [
@@ -109,6 +120,7 @@ TABLES: dict[str, Callable[[Path, Rows], str]] = {
     "saliency": table_of_scenes,
     "reid": table_of_people,
     "speech": table_of_recordings,
+    "recordings": table_of_voices,
     "text": table_of_texts,
     "longcontext": table_of_prompts,
     "finetune": table_of_prompts,
@@ -149,7 +161,9 @@ def places(task: str, part: object) -> list[int]:
 
 
 @pytest.mark.parametrize(("first_part", "second_part"), list(combinations(PARTS, 2)))
-@pytest.mark.parametrize("task", ["medical", "wsi", "saliency", "text", "longcontext", "finetune"])
+@pytest.mark.parametrize(
+    "task", ["medical", "wsi", "saliency", "text", "longcontext", "finetune", "recordings"]
+)
 def test_a_group_in_two_parts_of_the_data_is_refused(
     tmp_path: Path, task: str, first_part: str, second_part: str
 ) -> None:
@@ -219,7 +233,7 @@ def test_no_group_is_split_and_no_row_is_lost(
     }
     for name in PARTS:
         labels = getattr(getattr(splits, name), "labels", None)
-        if labels is not None and task in ("medical", "wsi"):
+        if labels is not None and task in ("medical", "wsi", "recordings"):
             assert [splits.spec.to_json()["classes"][label] for label in labels] == [
                 rows[k][0] for k in rows_of_part[name]
             ]
@@ -253,7 +267,7 @@ def test_weights_of_classes_and_moments_count_the_training_part_alone(
         np.testing.assert_allclose(splits.spec.to_json()["deviation"], instances.std(0), rtol=1e-6)
 
 
-@pytest.mark.parametrize("task", ["medical", "wsi"])
+@pytest.mark.parametrize("task", ["medical", "wsi", "recordings"])
 def test_the_order_of_classes_is_that_of_their_names(tmp_path: Path, task: str) -> None:
     """Whichever comes first in the table; or that of the option, where there is one."""
     rows = [(("z", "b", "a")[k % 3], f"g{k}", PARTS[k // 3 % 3]) for k in range(36)]

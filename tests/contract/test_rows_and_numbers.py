@@ -119,6 +119,7 @@ VALIDATED = {
     "forecast": {"val_mse": "mse", "val_mae": "mae"},
     "wsi": {"val_loss": "log_loss", "val_auc": "auc"},
     "medical": {"val_auc": "auc"},
+    "recordings": {"val_accuracy": "accuracy", "val_balanced_accuracy": "balanced_accuracy"},
     "ranking": {"val_auc": "click/auc like/auc"},  # the logits are calibrated after the training
 }
 
@@ -151,6 +152,7 @@ def test_every_item_of_the_input_comes_out_once_and_in_order(trained):
         "longcontext": "generated-prompts.jsonl",
         "medical": "pictures/*.png",
         "ranking": "generated.csv",
+        "recordings": "*.wav",
         "reasoning": "generated-trials.jsonl",
         "reid": "**/*.jpg",
         "saliency": "**/RGB/*.jpg",
@@ -338,6 +340,8 @@ def rows_and_groups(name, part):
         return [p.id for p in part.prompts], [p.group for p in part.prompts]
     if name == "text":
         return part.table.ids, part.table.groups
+    if name == "recordings":
+        return part.names, part.speakers
     return (
         (part.names, part.patients.tolist())
         if name == "wsi"
@@ -346,7 +350,16 @@ def rows_and_groups(name, part):
 
 
 @of_tasks(
-    "finetune", "longcontext", "medical", "ranking", "reid", "saliency", "speech", "text", "wsi"
+    "finetune",
+    "longcontext",
+    "medical",
+    "ranking",
+    "recordings",
+    "reid",
+    "saliency",
+    "speech",
+    "text",
+    "wsi",
 )
 def test_every_row_is_in_one_part_and_no_group_is_in_two(trained):
     task, path = trained

@@ -309,7 +309,7 @@ MUTANTS = [
     Mutant(
         "text-classes-by-their-share",
         "models",
-        "models/text/losses.py",
+        "models/layers/label_losses.py",
         "samples / len(counts) / counts.float().clamp(min=1)",
         "counts.float() / samples * len(counts)",
         (LOSS,),

@@ -98,3 +98,53 @@ def test_mistakes_are_named() -> None:
         make(mode="sum")
     with pytest.raises(ValueError, match="axis is 'tokens'"):
         make(axis="heads")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@torch.no_grad()
+def test_with_scales_of_features_it_is_algorithm_1_of_the_authors(masked: bool) -> None:
+    """out = x exp(-(x - mean - o)^2 / (2 c (var + eps))), o of 0 and c of 2 at the start."""
+    torch.manual_seed(0)
+    model = GaussianAdaptiveAttention(
+        6, heads=2, gaussians=1, mode="product", scales="feature", normalised=False
+    ).double()
+    assert not model.offset.any()
+    torch.testing.assert_close((2 * model.log_scale).exp(), torch.full((2, 1, 3), 2.0).double())
+    torch.nn.init.normal_(model.offset, std=0.5)
+    torch.nn.init.normal_(model.log_scale, std=0.5)
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    mask = torch.tensor([[True, True, False, True, True], [True] * 5])
+    present = mask if masked else torch.ones_like(mask)
+    expected = torch.zeros_like(x)
+    offset, c = model.offset.flatten(), (2 * model.log_scale).exp().flatten()
+    for b in range(2):
+        for f in range(6):
+            values = x[b, present[b], f]
+            variance = float(values.var()) + 1e-8
+            for n in range(5):
+                if present[b, n]:
+                    away = float(x[b, n, f] - values.mean() - offset[f])
+                    expected[b, n, f] = x[b, n, f] * math.exp(-(away**2) / (2 * c[f] * variance))
+    out = model(x, mask=mask if masked else None)
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-12)
+
+
+@torch.no_grad()
+def test_several_gaussians_that_are_not_normalised_are_a_product_of_height_1() -> None:
+    model = make(mode="product", gaussians=3, normalised=False)
+    x = torch.randn(1, 4, 6, dtype=torch.float64)
+    weights = model.importance(x)
+    deviation = (x.var(1) + 1e-8).sqrt()
+    z = (x - x.mean(1)) / deviation
+    for f in range(6):
+        h = f // 3
+        expected = torch.ones(4, dtype=torch.float64)
+        for k in range(3):
+            away = (z[0, :, f] - model.offset[h, k] / deviation[0, f]) / model.log_scale[h, k].exp()
+            expected = expected * (-away.square() / 2).exp()
+        torch.testing.assert_close(weights[0, :, f], expected)
+
+
+def test_a_mixture_that_is_not_normalised_is_refused() -> None:
+    with pytest.raises(ValueError, match="only mode 'product'"):
+        GaussianAdaptiveAttention(4, heads=2, normalised=False)
