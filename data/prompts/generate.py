@@ -149,11 +149,13 @@ def _hide(
 
 
 def _passkey(generator: np.random.Generator, depth: float, filler: Filler) -> Hidden:
-    """A number of five digits."""
+    """A number of five digits. The question says that it is one: else a small model may go on with
+    "a" or "the", and the first token tells of that instead of what was remembered.
+    """
     key = _code(generator)
     return Hidden(
-        [(depth, f"The pass key is {key}. Remember it. {key} is the pass key.")],
-        "\n\nWhat is the pass key? The pass key is",
+        [(depth, f"The pass key is the number {key}. Remember it. {key} is the pass key.")],
+        "\n\nWhat is the pass key? The pass key is the number",
         f" {key}",
     )
 
@@ -164,7 +166,7 @@ def _needles(generator: np.random.Generator, depth: float, filler: Filler) -> Hi
     others = [(float(place), names[k], codes[k]) for k, place in _others(generator)]
     places = [(depth, names[0], codes[0]), *others]
     return Hidden(
-        [(place, f"The code of {name} is {code}.") for place, name, code in places],
+        [(place, f"The code of {name} is the number {code}.") for place, name, code in places],
         _question(names[0]),
         f" {codes[0]}",
     )
@@ -175,8 +177,8 @@ def _second(generator: np.random.Generator, depth: float, filler: Filler) -> Hid
     names, codes = _named_codes(generator, 2)
     place = float(generator.uniform(0, 1))
     return Hidden(
-        [(place, f"The code of {names[0]} is {codes[0]}."),
-         (depth, f"The code of {names[1]} is {codes[1]}.")],
+        [(place, f"The code of {names[0]} is the number {codes[0]}."),
+         (depth, f"The code of {names[1]} is the number {codes[1]}.")],
         _question(names[0]),
         f" {codes[0]}",
         _question(names[1]),
@@ -220,7 +222,7 @@ def _others(generator: np.random.Generator) -> list[tuple[int, float]]:
 
 
 def _question(name: str) -> str:
-    return f"\n\nWhat is the code of {name}? The code of {name} is"
+    return f"\n\nWhat is the code of {name}? The code of {name} is the number"
 
 
 def _words(filler: Filler) -> list[str]:

@@ -65,14 +65,14 @@ def test_what_is_asked_for_stands_at_its_depth(kind):
 def test_of_several_codes_the_question_names_the_right_one():
     for prompt in prompts_of(kinds=("needles",)):
         name = re.search(r"What is the code of (.*)\?", prompt.text)[1]
-        codes = dict(re.findall(r"The code of ([a-z ]+) is (\d+)\.", prompt.text))
+        codes = dict(re.findall(r"The code of ([a-z ]+) is the number (\d+)\.", prompt.text))
         assert len(codes) == 4
         assert codes[name] == prompt.answer.strip()
 
 
 def test_a_second_question_asks_for_another_code_of_the_same_text():
     for prompt in prompts_of(kinds=("second",)):
-        codes = dict(re.findall(r"The code of ([a-z ]+) is (\d+)\.", prompt.text))
+        codes = dict(re.findall(r"The code of ([a-z ]+) is the number (\d+)\.", prompt.text))
         asked = re.search(r"What is the code of (.*)\?", prompt.question2)[1]
         assert codes[asked] == prompt.answer2.strip() != prompt.answer.strip()
 

@@ -29,7 +29,7 @@ from headwise.pipelines.longcontext.verbs.sinks_tables import (
 )
 
 WHO = ("a sailor", "the mayor", "my neighbour", "a teacher")
-SMALL = {"model": "generated", "lengths": (260,), "prompts": 4, "check_prompts": 2, "cut": 1,
+SMALL = {"model": "generated", "lengths": (320,), "prompts": 4, "check_prompts": 2, "cut": 1,
          "share": 0.6}  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def test_prompts_of_your_own_are_scored_where_they_hold_their_answer(tmp_path: P
     [
         (["heads", "--share", "0"], "--share 0.0: must be a share above 0"),
         (["heads", "--lengths", "2000"], "more than the 1,024 positions"),
-        (["heads", "--share", "0.01", "--lengths", "260"], "cannot be kept"),
+        (["heads", "--share", "0.01", "--lengths", "320"], "cannot be kept"),
         (["sinks", "--length", "20"], "--length 20: must be at least 64"),
         (["sinks", "--length", "2000"], "more than the 1,024 positions"),
         (["sinks", "--mass", "2"], "--mass 2.0: must be a share"),
