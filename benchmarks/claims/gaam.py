@@ -128,7 +128,7 @@ def report(task: str, cells: dict[str, list[dict[str, Any]]]) -> None:
     import numpy as np
 
     from headwise.pipelines.metrics.bootstrap import interval_of_mean
-    from headwise.pipelines.metrics.paired import paired_accuracy
+    from headwise.pipelines.metrics.classification import paired_accuracy
 
     def text(values: Any, groups: Any, sign: str = "") -> str:
         low, high = interval_of_mean(values, groups)

@@ -63,7 +63,7 @@ MUTANTS = [
     Mutant(
         "recordings-paired-sides",
         "pipelines",
-        "pipelines/metrics/paired.py",
+        "pipelines/metrics/classification.py",
         "second_alone = int((second_right & ~first_right).sum())",
         "second_alone = int(second_right.sum())",
         ("pipelines/metrics/test_paired.py",),

@@ -30,8 +30,7 @@ from ...engine.subsets import Subsets, stratified_folds, take_stratified
 from ...engine.training.order import mix
 from ...engine.training.quick import fit
 from ...figures.style import save_png
-from ...metrics.classification import bootstrap, scores
-from ...metrics.paired import PairedDifference, paired_accuracy
+from ...metrics.classification import PairedDifference, bootstrap, paired_accuracy, scores
 from ..data import RecordingSet, RecordingSource, classes_of, read_source, spec_of
 from ..figures import crossval_figure
 from ..options import CrossvalOptions, Head

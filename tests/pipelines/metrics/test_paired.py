@@ -5,7 +5,7 @@ from math import comb
 import numpy as np
 import pytest
 
-from headwise.pipelines.metrics.paired import paired_accuracy
+from headwise.pipelines.metrics.classification import paired_accuracy
 
 
 def test_p_is_the_two_sided_binomial_of_the_samples_that_differ() -> None:
