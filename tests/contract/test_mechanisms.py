@@ -21,6 +21,9 @@ from headwise.tests.contract.conftest import sample_of
 # Of softmax, of linear cost, and of mixtures of heads, which leave a loss behind.
 LEARNING = ("softmax", "taylor", "moh")
 ROWS = [0, 1, 2, 3]
+# Their models come trained, with the attention that they were trained with.
+TRAINED_ELSEWHERE = {"finetune", "longcontext"}
+MIXING = [name for name in TASKS if name not in TRAINED_ELSEWHERE]
 
 
 def options_with(task: Any, defaults: Any, option: Any, value: str) -> Any:
@@ -38,6 +41,8 @@ def options_with(task: Any, defaults: Any, option: Any, value: str) -> Any:
 def opened(trained: Any) -> Any:
     """A task's pipeline, the options of a run on its sample, and the data."""
     task, run = trained
+    if task.name in TRAINED_ELSEWHERE:
+        pytest.skip("the model comes with its own attention")
     pipeline = task.load()
     loaded = load_run(pipeline, str(run), "cpu")
     options = replace(loaded.options, data=str(sample_of(run)))
@@ -93,7 +98,7 @@ def test_a_mixture_of_experts_is_in_the_model_and_learns(opened: Any) -> None:
         assert any(weight.grad is not None for weight in mixture.parameters())
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", MIXING)
 def test_every_task_takes_mechanisms_and_experts_or_says_why_not(name: str) -> None:
     task = load_task(name)
     assert task in tasks_that_mix()
@@ -112,7 +117,15 @@ def test_every_task_takes_mechanisms_and_experts_or_says_why_not(name: str) -> N
                 assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", sorted(TRAINED_ELSEWHERE))
+def test_a_model_that_comes_trained_takes_no_other_mechanism_and_says_so(name: str) -> None:
+    task = load_task(name)
+    assert task not in tasks_that_mix()
+    with pytest.raises(InputError, match=r"no option --attention; --help lists them$"):
+        parse(task, "train", ["--attention", "taylor"])
+
+
+@pytest.mark.parametrize("name", MIXING)
 def test_a_misspelt_mechanism_is_met_with_the_nearest_and_its_options_are_checked(
     name: str,
 ) -> None:
