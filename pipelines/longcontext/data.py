@@ -30,6 +30,7 @@ from ...data.prompts.table import (
     PromptTable,
     read_prompt_data,
 )
+from ...models.language.generated import GENERATED
 from ..engine.command_line.checks import check_unread
 from ..engine.opened_models import open_base
 from ..engine.pipeline import Member, Splits
@@ -126,9 +127,12 @@ def open_splits(
 
 
 def _table(options: LongContextOptions, spec: LongContextSpec | None) -> PromptTable:
-    """The rows of --data, or the texts of the package where prompts of a length are asked for."""
+    """The rows of --data. Without it, for prompts of a length or for a model of the user's: texts
+    that come with Python.
+    """
     assert options.data is not None
-    if is_sample(options.data) and options.lengths:
+    names_model = options.model not in ("auto", GENERATED)
+    if is_sample(options.data) and (options.lengths or names_model):
         texts = [Prompt(text, id=f"text {k}") for k, text in enumerate(builtin_texts(), 1)]
         note("assumed", "prompts are generated over texts that need no download")
         return PromptTable(texts, are_texts=True)

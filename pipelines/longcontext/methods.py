@@ -222,13 +222,13 @@ def _moa(fitting: Fitting) -> Plan:
 
 
 METHODS: Mapping[Method, PlanMethod] = {
-    "needle": PlanMethod("the plan by needles", _needle),
-    "moa": PlanMethod("the plan by influence", _moa),
-    "lychee": PlanMethod("the learned roles", _learned, _lychee_learner),
-    "flux": PlanMethod("the learned router", _learned, _flux_learner),
+    "needle": PlanMethod("heads that fetch (needle)", _needle),
+    "moa": PlanMethod("windows by influence (moa)", _moa),
+    "lychee": PlanMethod("learned roles of heads (lychee)", _learned, _lychee_learner),
+    "flux": PlanMethod("a learned router (flux)", _learned, _flux_learner),
     "uniform": PlanMethod("uniform windows", _uniform),
     "full": PlanMethod("the entire cache", _full),
-    "plan": PlanMethod("the given plan", _read),
+    "plan": PlanMethod("the plan of --plan", _read),
 }
 """By --method, how a plan is made."""
 

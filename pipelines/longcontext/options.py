@@ -42,8 +42,8 @@ class LongContextOptions(LadderOptions):
     question2=follow_up group=document part=split; usual names are recognised.
     """
     lengths: tuple[int, ...] = ()
-    """Lengths of generated prompts in tokens (default: 512). Without --data they are generated over
-    texts that need no download: Python's own documentation.
+    """Lengths of generated prompts in tokens (default: 512). Without --data, and with --lengths or
+    --model, they are generated over texts that need no download: Python's own documentation.
     """
     depths: tuple[float, ...] = DEPTHS
     """Where generated prompts hide what is asked for: 0 is their beginning, 1 their end."""

@@ -28,7 +28,7 @@ class LongContextRungs(Rungs[LongContextOptions, LongContextSpec, PromptPart]):
 
     def answer_words(self, options: LongContextOptions, spec: LongContextSpec) -> str:
         """What the model does."""
-        return "answers of the model with a cut cache"
+        return "answers with a cut cache"
 
     def model_words(self, options: LongContextOptions) -> str:
         """How the plan was made."""

@@ -163,6 +163,16 @@ def test_prompts_over_texts_share_no_text_between_parts_and_are_stored(tmp_path)
     assert again["plan"]["answer_loss"] == pytest.approx(first["plan"]["answer_loss"], abs=1e-5)
 
 
+def test_a_model_without_data_meets_texts_of_python_and_not_the_sample(tmp_path, model_folder):
+    sample = tmp_path / "sample" / "generated-prompts.jsonl"
+    options = {"fit_prompts": 1, "validation_prompts": 1, "test_prompts": 1}
+    own = open_splits(
+        LongContextOptions(data=str(sample), model=str(model_folder), **options), None, False
+    )
+    assert own.spec.shortest > 400
+    assert {prompt.id.split("-")[0] for prompt in own.test.prompts} != {"generated"}
+
+
 def test_a_single_text_is_cut_so_that_each_part_has_some(tmp_path):
     (tmp_path / "book.txt").write_text(" ".join(TEXTS))
     options = LongContextOptions(data=str(tmp_path / "book.txt"), model="generated", lengths=(300,))
