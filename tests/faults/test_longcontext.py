@@ -1,0 +1,111 @@
+"""Faults of long contexts: kills while a plan is made, while prompts are answered and while a
+context is compressed.
+"""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from headwise.base.files import checksum
+from headwise.data.prompts.sample import write_sample_prompts
+
+pytestmark = pytest.mark.timeout(1200)  # for the long forms
+KILLS = [2, pytest.param(20, marks=pytest.mark.slow)]
+PROMPTS = 120
+
+
+def training(prompts: Path, run: Path) -> list:
+    """A plan whose roles are learned, in a dozen steps."""
+    words = ["longcontext", "train", "--data", prompts, "--run", run, "--model", "generated"]
+    learned = ["--method", "lychee", "--fit-prompts", "8", "--epochs", "3", "--choose", "model"]
+    return [*words, *learned, "--checkpoint-every", "1"]
+
+
+@pytest.fixture(scope="module")
+def home(launch, tmp_path_factory):
+    """(prompts, run): generated prompts, and a plan that was made for them without a break."""
+    folder = tmp_path_factory.mktemp("longcontext")
+    prompts = write_sample_prompts(folder)
+    code, command = launch.run(*training(prompts, folder / "run"))
+    assert code == 0, command.text()
+    return prompts, folder / "run"
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_f17_kill_while_a_plan_is_learned(tally, launch, home, tmp_path, dice, tries):
+    prompts, reference = home
+    for attempt in tries:
+        run = tmp_path / str(attempt)
+        words = training(prompts, run)
+        if not launch.kill_when(words, (run / "history.csv").exists, dice.uniform(0, 0.5)):
+            continue
+        tries.done += 1
+        code, command = launch.run(*words, "--resume")
+        same = code == 0 and all(
+            checksum(run / name) == checksum(reference / name)
+            for name in ("model.safetensors", "spec.json")
+        )
+        tally("F17 SIGKILL while a plan is learned", same, command.text())
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_f17_kill_while_prompts_are_answered(tally, launch, home, tmp_path, dice, tries):
+    prompts, run = home
+    rows = [json.loads(line) for line in prompts.read_text().splitlines()]
+    (tmp_path / "in").mkdir()
+    for k in range(PROMPTS):
+        (tmp_path / "in" / f"{k:03d}.txt").write_text(rows[k % len(rows)]["prompt"])
+    words = ["longcontext", "predict", "--run", run, "--input", tmp_path / "in"]
+    words += ["--batch-size", "2", "--max-new-tokens", "4"]
+    code, command = launch.run(*words, "--output", tmp_path / "once.parquet")
+    assert code == 0, command.text()
+    expected = pl.read_parquet(tmp_path / "once.parquet")
+    assert expected.height == PROMPTS
+    for attempt in tries:
+        output = tmp_path / f"{attempt}.parquet"
+        parts, shards = Path(f"{output}.parts"), dice.randint(0, 10)
+
+        def stand(parts=parts, shards=shards):
+            return parts.exists() and len(list(parts.glob("part-*.parquet"))) >= shards
+
+        if not launch.kill_when([*words, "--output", output], stand, dice.uniform(0, 0.05)):
+            continue
+        if output.exists():
+            continue
+        tries.done += 1
+        code, command = launch.run(*words, "--output", output)
+        same = code == 0 and pl.read_parquet(output).equals(expected)
+        remaining = sorted(path.name for path in tmp_path.glob(f"*{attempt}.parquet*"))
+        clean = remaining == [f"{attempt}.parquet", f"{attempt}.parquet.account.json"]
+        tally("F17 SIGKILL while prompts are answered", same and clean, command.text())
+
+
+@pytest.mark.parametrize("kills", KILLS)
+def test_f17_kill_while_a_context_is_compressed(tally, launch, home, tmp_path, dice, tries):
+    prompts, run = home
+    rows = [json.loads(line) for line in prompts.read_text().splitlines()]
+    context = tmp_path / "context.txt"
+    context.write_text(" ".join(row["prompt"] for row in rows)[:2500])
+    words = ["longcontext", "compress", "--run", run, "--input", context, "--chunk", "16"]
+    code, command = launch.run(*words, "--output", tmp_path / "once.safetensors")
+    assert code == 0, command.text()
+    for attempt in tries:
+        folder = tmp_path / f"folder{attempt}"
+        folder.mkdir()
+        output = folder / "cache.safetensors"
+        # It has no mark of how far it is.
+        if not launch.kill_when([*words, "--output", output], lambda: True, dice.uniform(0, 1.5)):
+            continue
+        if output.exists():
+            continue
+        tries.done += 1
+        nothing = not [path for path in folder.iterdir() if path.name == output.name]
+        code, command = launch.run(*words, "--output", output)
+        same = code == 0 and checksum(output) == checksum(tmp_path / "once.safetensors")
+        clean = sorted(path.name for path in folder.iterdir()) == [
+            "cache.safetensors", "cache.safetensors.account.json"
+        ]  # fmt: skip
+        tally("F17 SIGKILL while a context is compressed", nothing and same and clean,
+              command.text())  # fmt: skip
