@@ -21,6 +21,7 @@ MODULES = {
     "wsi": (*_VISION, "openslide", "h5py", "tifffile"),
     "tune": ("optuna",),
     "text": ("tokenizers",),
+    "language": ("transformers", "tokenizers"),
     "speech": ("soundfile", "jiwer", "tokenizers", "numba", "praatio", "skimage"),
 }
 
