@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, TypeAlias
 from ...base.errors import InputError, nearest
 from ..engine.command_line.checks import check_least, check_shares, check_unread, flag, is_of_a_run
 from ..engine.options import EvaluateOptions, ExportOptions, LadderOptions, PredictOptions
-from ..engine.search_space import Choices, Range, Space
+from ..engine.search_space import Range, Space
 
 Method: TypeAlias = Literal["cofitune", "full", "lora", "moe-lora"]
 MaskForm: TypeAlias = Literal["none", "published", "signal"]
@@ -48,10 +48,8 @@ class FinetuneOptions(LadderOptions):
                   "active", "convert", "convert_options"),
         "scores": ("shots", "answers", "new_tokens"),
     }  # fmt: skip
-    SEARCH: ClassVar[Space] = {
-        "layers": Choices(("0-25%", "25-50%", "50-75%", "75-100%")),
-        "lr": Range(1e-5, 1e-3, log=True),
-    }
+    # Layers and modules have a search of their own, the verb `search`.
+    SEARCH: ClassVar[Space] = {"lr": Range(1e-5, 1e-3, log=True)}
 
     data: str | None = None
     """Table (.jsonl, .parquet, .csv, .tsv, .xlsx) with a column of prompts and one of answers, or
