@@ -26,11 +26,12 @@ class Coder:
 
     def code(self, text: str) -> tuple[int, ...]:
         """The tokens of a text on its own, with the special ones that a model begins with."""
-        return tuple(self.tokenizer.encode(text))
+        # verbose: the length is checked where it matters, in words of ours.
+        return tuple(self.tokenizer.encode(text, verbose=False))
 
     def code_on(self, text: str) -> tuple[int, ...]:
         """The tokens of a text that goes on after another."""
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without special ones."""

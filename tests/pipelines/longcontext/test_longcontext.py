@@ -13,12 +13,14 @@ from safetensors.torch import load_file
 import headwise
 from headwise.base.account import opened
 from headwise.base.errors import InputError
+from headwise.models.language.opening import open_language_folder
 from headwise.models.language.plans.facts import ModelFacts
 from headwise.models.language.plans.plan import Plan
 from headwise.pipelines import longcontext
 from headwise.pipelines.engine.opened_models import open_base
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.training.quick import completed, fit
+from headwise.pipelines.longcontext.coding import Coder
 from headwise.pipelines.longcontext.comparing import compared_plans, size_of, uniform_like
 from headwise.pipelines.longcontext.data import open_splits
 from headwise.pipelines.longcontext.options import LongContextOptions
@@ -304,3 +306,11 @@ def test_a_table_of_prompts_takes_no_lengths(tmp_path):
 def test_the_verbs_are_beside_attach_in_python():
     assert headwise.longcontext.train is longcontext.train
     assert callable(headwise.longcontext.attach)
+
+
+def test_a_long_text_is_coded_without_a_word_of_the_tokenizer(model_folder):
+    tokenizer = open_language_folder(model_folder).tokenizer
+    assert len(Coder(tokenizer).code("word " * 1500)) > tokenizer.model_max_length
+    assert not tokenizer.deprecation_warnings
+    tokenizer.encode("word " * 1500)
+    assert tokenizer.deprecation_warnings
