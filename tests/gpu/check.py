@@ -34,7 +34,6 @@ OPERATORS_OF = {  # cases whose operators have other names
     "windows": ("neighbourhood_attention",),
     "signed_root": ("signed_root_attention",),
     "ragged": ("ragged_attention",),
-    "decoded": ("decode_attention",),
     "partial": ("attend_with_lse",),
     "moments": ("cosine_moments",),
     "differential": ("differential_combine",),
@@ -47,6 +46,7 @@ OPERATORS_OF = {  # cases whose operators have other names
     "experts": ("grouped_linear", "expert_combine"),
     "warping": ("time_warp", "median_filter"),
     "labels": ("label_attention",),
+    "decoded": ("decode_attention",),
 }
 
 
