@@ -26,6 +26,7 @@ FORMULAS = {
     "dispatch",
     "neighbourhood_scores",
     "neighbourhood_sum",
+    "select_keys",
 }
 DOCS = Path(__file__).parents[2] / "docs" / "explanation" / "kernels.md"
 
