@@ -74,7 +74,7 @@ MUTANTS = [
     Mutant(
         "plan-shared-configuration",
         "models",
-        _ATTACH,
+        "models/language/running/implementation.py",
         "    copied = copy.copy(text)\n",
         "    copied = text\n",
         (*ATTACHED, "-k", "one_configuration or after_the_block"),

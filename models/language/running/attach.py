@@ -9,7 +9,6 @@ model is told to use it by a copy of its configuration, and gets its own back at
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from ..plans.plan import Plan
 from .attending import Call, attend_dense, attend_parts, dense
 from .cache import PlanCache, PlanLayer
 from .cache_file import weights_mark
+from .implementation import using_attention
 from .parts import parts_of
 from .reading import Reading, read_mask
 from .routing import Routing
@@ -59,43 +59,17 @@ def attach(model: PreTrainedModel, plan: Plan, *, beyond: bool = False) -> Itera
         raise ValueError("the model is attached to a plan already; leave that block first")
     attached = Attached(model, plan, modules, beyond)
     _register()
-    originals = _use_copies(model)
-    hooks = attached.hooks(text_decoder(model))
-    _ATTACHED.update(dict.fromkeys(modules, attached))
-    try:
-        yield attached
-    finally:
-        for module in modules:
-            del _ATTACHED[module]
-        for hook in hooks:
-            hook.remove()
-        for module, config in originals.items():
-            module.config = config  # type: ignore[assignment]
-        attached.close()
-
-
-def _use_copies(model: PreTrainedModel) -> dict[nn.Module, object]:
-    """Give all modules copies of their configurations that name our attention; what they had.
-
-    A configuration may be shared with another model, which must go on as it is.
-    """
-    config = model.config
-    text = config.get_text_config(decoder=True)
-    copied = copy.copy(text)
-    copied._attn_implementation = NAME
-    copies = {id(text): copied}
-    if text is not config:
-        outer = copy.copy(config)
-        outer.__dict__.update(
-            {name: copied for name, value in vars(config).items() if value is text}
-        )
-        copies[id(config)] = outer
-    originals: dict[nn.Module, object] = {}
-    for module in model.modules():
-        if (replacement := copies.get(id(getattr(module, "config", None)))) is not None:
-            originals[module] = module.config
-            module.config = replacement  # type: ignore[assignment]
-    return originals
+    with using_attention(model, NAME):
+        hooks = attached.hooks(text_decoder(model))
+        _ATTACHED.update(dict.fromkeys(modules, attached))
+        try:
+            yield attached
+        finally:
+            for module in modules:
+                del _ATTACHED[module]
+            for hook in hooks:
+                hook.remove()
+            attached.close()
 
 
 class Attached:

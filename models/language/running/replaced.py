@@ -6,7 +6,7 @@ Shapes: B rows, H heads, KV key-value heads, T queries, S keys, d width of a hea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .implementation import using_attention
 from .supported import attention_layers
 
 if TYPE_CHECKING:
@@ -45,25 +46,21 @@ def replaced_attention(model: PreTrainedModel, attention: AttentionOfLayer) -> I
     """A block in which `attention` stands for the attention of all layers of a model.
 
     One function is registered under a name of this package, once; no entry of transformers'
-    registries changes, and another model is not affected, even one with the same configuration
-    object. Blocks may be nested. Raises ValueError, in a line, for a model whose attention is of
+    registries changes, and another model is not affected, see `using_attention`. Blocks may be
+    nested. Raises ValueError, in a line, for a model whose attention is of
     another kind, see `attention_layers`.
     """
     _register()
     modules = attention_layers(model)
-    before = model.config._attn_implementation
-    past = {module: _ACTIVE.get(module) for module in modules}
-    _ACTIVE.update(dict.fromkeys(modules, attention))
-    model.config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
-        for module, earlier in past.items():
-            if earlier is None:
+    past = {module: _ACTIVE[module] for module in modules if module in _ACTIVE}
+    with using_attention(model, NAME):
+        _ACTIVE.update(dict.fromkeys(modules, attention))
+        try:
+            yield
+        finally:
+            for module in modules:
                 del _ACTIVE[module]
-            else:
-                _ACTIVE[module] = earlier
+            _ACTIVE.update(past)
 
 
 def layer_of(module: nn.Module) -> int:
@@ -115,15 +112,12 @@ def _attention(
     """What transformers calls: the function of this module's model."""
     assert attention_mask is not None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    function: Callable[..., Tensor] = _ACTIVE.get(module, plain_attention)
-    out = function(layer_of(module), query, key, value, attention_mask, scale)
+    out = _ACTIVE[module](layer_of(module), query, key, value, attention_mask, scale)
     return out.transpose(1, 2).contiguous(), None
 
 
 def plain_attention(
     layer: int, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float
 ) -> Tensor:
-    """Attention to all that is allowed: what stands for a model that shares its configuration with
-    the one whose attention is replaced.
-    """
+    """Attention to all that is allowed, as of the model itself: an `AttentionOfLayer`."""
     return attend(query, key, value, allowed, scale)

@@ -115,3 +115,21 @@ def test_attention_of_another_kind_is_refused_in_a_line() -> None:
 def test_the_layers_of_a_decoder_come_in_order() -> None:
     model = tiny_model("llama")
     assert list(decoder_layers(model)) == list(model.model.layers)
+
+
+def test_a_model_of_the_same_configuration_object_is_not_touched_while_another_is_watched() -> None:
+    model = tiny_model("llama")
+    other, ids = type(model)(model.config).eval(), torch.arange(6)[None]
+    layers: list[int] = []
+
+    def look(layer: WatchedLayer) -> None:
+        layers.append(layer.layer)
+
+    with torch.no_grad():
+        expected = other(ids).logits
+        with watched(model, look):
+            assert other.config._attn_implementation == "sdpa"
+            assert torch.equal(other(ids).logits, expected)
+            assert layers == []
+            model(ids)
+    assert layers == list(range(len(layers))) != []
