@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...base.errors import InputError
 from ...data.prompts.dialogues import Dialogue, Message
+from ...models.language.answers import end_of
 from ..engine.training.order import Batch
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class DialogueCoder:
 
     def _counted(self, piece: list[int]) -> list[bool]:
         """Which tokens of an answer are learned: not what a template writes behind its end."""
-        end = next((k for k, token in enumerate(piece) if token in self.ends), len(piece))
+        end = end_of(piece, self.ends)
         return [k <= end for k in range(len(piece))]
 
 

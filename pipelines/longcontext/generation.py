@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from ...models.language.answers import end_of, left_padded
 from ...models.language.plans.facts import ModelFacts
 from ..engine.training.order import mix
 from .coding import Coder
@@ -70,12 +71,7 @@ def write_batch(
     writing: Writing,
 ) -> list[Written]:
     """Answers to prompts of a batch, the most probable token each time."""
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), writing.pad, dtype=torch.int64)
-    mask = torch.zeros(len(prompts), longest, dtype=torch.int64)
-    for row, prompt in enumerate(prompts):  # padded on the left, so that all end together
-        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask[row, longest - len(prompt) :] = 1
+    ids, mask = left_padded(prompts, writing.pad)
     out = model.generate(  # pyright: ignore[reportCallIssue]
         input_ids=ids.to(model.device),
         attention_mask=mask.to(model.device),
@@ -88,7 +84,8 @@ def write_batch(
         **_NO_SAMPLING,
     )
     assert isinstance(out, Tensor)
-    rows = [_until_end(row[longest:].tolist(), writing) for row in out]
+    written = [row.tolist() for row in out[:, ids.shape[1] :]]
+    rows = [row[: end_of(row, writing.end)] for row in written]
     return [
         Written(coder.text(row), None, len(row), len(prompt) + len(row))
         for prompt, row in zip(prompts, rows, strict=True)
@@ -96,12 +93,6 @@ def write_batch(
 
 
 _NO_SAMPLING = {"temperature": None, "top_p": None, "top_k": None}
-
-
-def _until_end(tokens: Sequence[int], writing: Writing) -> list[int]:
-    """The tokens before the one that ends the answer."""
-    place = next((k for k, token in enumerate(tokens) if token in writing.end), len(tokens))
-    return list(tokens[:place])
 
 
 def write_alone(

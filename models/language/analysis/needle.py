@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from ..answers import AnswerLosses, losses_of_answers
 from ..plans.facts import ModelFacts
 from ..plans.plan import Plan
 from ..running.attach import attach
@@ -178,27 +178,16 @@ def needle_scores(model: PreTrainedModel, prompts: Sequence[NeedlePrompt]) -> Te
 
 
 @torch.no_grad()
-def answer_losses(model: PreTrainedModel, prompts: Sequence[NeedlePrompt]) -> tuple[Tensor, Tensor]:
-    """Loss of each answer and whether greedy decoding would write it.
-
-    Returns (loss, right): float32 (B,), mean over the answer's tokens in nats, and bool (B,). All
-    tokens but the last are read at once, with the answer before them as in generation: where every
-    token of it is the likeliest one, so is the whole.
+def answer_losses(model: PreTrainedModel, prompts: Sequence[NeedlePrompt]) -> AnswerLosses:
+    """Loss of each answer, and whether greedy decoding would write it: all tokens are read at once,
+    with the answer before them as in generation.
     """
     ids, present = padded(prompts, model.device)
-    wanted_rows = sorted({row for prompt in prompts for row in prompt.rows()[:-1]})
-    places = torch.tensor(wanted_rows, device=model.device)
-    logits = model(
-        input_ids=ids, attention_mask=present, use_cache=False, logits_to_keep=places
-    ).logits
-    index = {row: place for place, row in enumerate(wanted_rows)}
-    losses, right = [], []
-    for prompt, row_logits in zip(prompts, logits, strict=True):
-        chosen = row_logits[[index[row] for row in prompt.rows()[:-1]]].float()
-        answer = torch.tensor(prompt.ids[-prompt.answer :], device=model.device)
-        losses.append(F.cross_entropy(chosen, answer))
-        right.append((chosen.argmax(-1) == answer).all())
-    return torch.stack(losses), torch.stack(right)
+    lengths = present.sum(1, keepdim=True)
+    sizes = torch.tensor([[prompt.answer] for prompt in prompts], device=model.device)
+    places = torch.arange(ids.shape[1], device=model.device)
+    answer = (places >= lengths - sizes) & present
+    return losses_of_answers(model, ids, present, answer)
 
 
 def padded(prompts: Sequence[NeedlePrompt], device: torch.device) -> tuple[Tensor, Tensor]:

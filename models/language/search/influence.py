@@ -22,7 +22,6 @@ queries and keys, some rows at a time, so no map outlives its layer.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -30,10 +29,11 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
 from ..analysis.watching import WatchedLayer
+from ..answers import losses_of_answers, predicting
 from ..plans.facts import ModelFacts
 from ..running.replaced import attend, replaced_attention
 
@@ -116,8 +116,9 @@ def influence_blocks(
         return _Measured.apply(output, measured, chosen, sums, block, signed)
 
     with torch.enable_grad(), _evaluation(model), replaced_attention(model, attention):
-        losses, embedded = _answer_losses(model, tokens, present, answer)
-        total = losses.sum()
+        # The weights get no gradient; the loss is derived by the embedded tokens.
+        embedded = model.get_input_embeddings()(tokens).detach().requires_grad_()
+        total = losses_of_answers(model, tokens, present, answer, embedded).loss.sum()
     if len(visited) < len(sums):
         raise ValueError(
             f"{type(model).__name__}: {len(sums) - len(visited)} of {len(sums)} layers do not use "
@@ -188,35 +189,7 @@ def answer_losses(model: PreTrainedModel, prompts: Sequence[AnsweredPrompt]) -> 
     """
     check_prompts(prompts)
     with torch.no_grad(), _evaluation(model):
-        return _answer_losses(model, *padded(prompts, model.device))[0].cpu()
-
-
-def _answer_losses(
-    model: PreTrainedModel, tokens: Tensor, present: Tensor, answer: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Mean cross entropy of the answers (B,), and the embedded tokens that it can be derived by.
-
-    The weights get no gradient, and logits of other tokens are not computed.
-    """
-    embedded = model.get_input_embeddings()(tokens).detach().requires_grad_()
-    chosen = predicting(answer)
-    places = chosen.any(0).nonzero()[:, 0]
-    selects = "logits_to_keep" in inspect.signature(model.forward).parameters
-    options = {"logits_to_keep": places} if selects else {}
-    logits = model(
-        inputs_embeds=embedded, attention_mask=present.long(), use_cache=False, **options
-    ).logits
-    logits = logits if selects else logits[:, places]
-    expected = tokens.roll(-1, 1)[:, places]
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    losses = cross_entropy(logits.mT, expected, reduction="none")
-    weights = chosen[:, places].to(losses.dtype)
-    return (losses * weights).sum(1) / weights.sum(1), embedded
-
-
-def predicting(answer: Tensor) -> Tensor:
-    """Which tokens predict a token of the answer: bool (..., T) -> the same, one place earlier."""
-    return pad(answer[..., 1:], (0, 1))
+        return losses_of_answers(model, *padded(prompts, model.device)).loss.cpu()
 
 
 def padded(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..answers import end_of, left_padded
 from .tuned import LanguageModel
 
 if TYPE_CHECKING:
@@ -57,13 +58,8 @@ def answer_prompts(
                 f"a prompt of {len(text):,} tokens and {new_tokens:,} new ones do not fit the "
                 f"{positions:,} positions of the model; shorten it, or give fewer --new-tokens"
             )
-    length = max(map(len, texts))
-    device = next(model.base.parameters()).device
-    tokens = torch.full((len(texts), length), padding)
-    mask = torch.zeros(len(texts), length, dtype=torch.int64)
-    for row, text in enumerate(texts):
-        tokens[row, length - len(text) :] = torch.tensor(text)
-        mask[row, length - len(text) :] = 1
+    tokens, mask = left_padded(texts, padding)
+    length, device = tokens.shape[1], next(model.base.parameters()).device
     settings = GenerationConfig(
         max_new_tokens=new_tokens,
         do_sample=False,
@@ -72,20 +68,19 @@ def answer_prompts(
         return_dict_in_generate=True,
         output_logits=True,
     )
-    given: GenerateDecoderOnlyOutput = model.base.generate(  # type: ignore[operator]
+    output: GenerateDecoderOnlyOutput = model.base.generate(  # type: ignore[operator]
         tokens.to(device), attention_mask=mask.to(device), generation_config=settings
     )
-    assert given.logits is not None
-    new = given.sequences[:, length:].cpu()
+    assert output.logits is not None
+    new = output.sequences[:, length:].cpu()
     chosen = [
         step.float().log_softmax(-1).gather(1, new[:, k : k + 1].to(step.device))
-        for k, step in enumerate(given.logits)
+        for k, step in enumerate(output.logits)
     ]
     return [_answer(row, logs, ends) for row, logs in zip(new, torch.cat(chosen, 1).cpu())]
 
 
 def _answer(new: Tensor, logs: Tensor, ends: Collection[int]) -> Answer:
     tokens = new.tolist()
-    end = next((k for k, token in enumerate(tokens) if token in ends), None)
-    counted = len(tokens) if end is None else end + 1
-    return Answer(tokens[:end], end is not None, float(logs[:counted].mean()))
+    end = end_of(tokens, ends)
+    return Answer(tokens[:end], end < len(tokens), float(logs[: end + 1].mean()))
