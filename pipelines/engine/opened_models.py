@@ -14,6 +14,26 @@ from ...models.language.opening import OpenedLanguageModel, open_language_folder
 from .language_models import open_language_model
 from .runs.limits import beside_the_run
 
+DEFAULT = "smollm2-135m"
+
+
+def is_sample(data: str | None, name: str) -> bool:
+    """Whether the data is the built-in sample of a name, as a run holds it."""
+    path = Path(data or "")
+    return path.name == f"{name}.jsonl" and path.parent.name == "sample"
+
+
+def model_of(model: str, *, generated: bool = False) -> str:
+    """The language model that --model names. generated: whether auto is the tiny model with random
+    weights, as it is for the built-in sample.
+    """
+    if model != "auto":
+        return model
+    if not generated:
+        return DEFAULT
+    note("assumed", "--model generated: a tiny model with random weights, since there is no --data")
+    return GENERATED
+
 
 def open_base(
     name: str, *, option: str = "--model", sha256: str | None = None

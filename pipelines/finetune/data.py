@@ -21,9 +21,8 @@ from ...base.errors import InputError, fail, shown
 from ...data.columns import note_groups, parse_columns
 from ...data.prompts.dialogues import FIELDS, Dialogue, DialogueReading, read_dialogues
 from ...data.prompts.sample_answers import SAMPLE
-from ...models.language.generated import GENERATED
 from ...models.language.opening import OpenedLanguageModel
-from ..engine.opened_models import open_base
+from ..engine.opened_models import is_sample, model_of, open_base
 from ..engine.pipeline import Member, Splits
 from ..engine.subsets import Taken, joined_groups, own_or_shares, refuse_shared_groups, take_groups
 from ..engine.training.order import Batch, mix
@@ -32,8 +31,6 @@ from .general import GeneralTexts, read_general
 from .masks import importance_of
 from .options import FinetuneOptions
 from .spec import IMPORTANCE, BaseFacts, InputFacts, TuneSpec
-
-DEFAULT = "smollm2-135m"
 
 
 @dataclass(frozen=True)
@@ -79,22 +76,6 @@ class TunePart:
         return batch
 
 
-def is_sample(data: str | None) -> bool:
-    """Whether the data is the built-in sample, as a run holds it."""
-    path = Path(data or "")
-    return path.name == f"{SAMPLE}.jsonl" and path.parent.name == "sample"
-
-
-def model_of(options: FinetuneOptions) -> str:
-    """The model that the options name."""
-    if options.model != "auto":
-        return options.model
-    if not is_sample(options.data):
-        return DEFAULT
-    note("assumed", "--model generated: a tiny model with random weights, since there is no --data")
-    return GENERATED
-
-
 def reading_of_run(spec: TuneSpec, columns: Sequence[str], *, need_answer: bool) -> DialogueReading:
     """How other tables of a run are read: by the columns given now, else by those of the training
     or their usual names.
@@ -112,7 +93,7 @@ def open_new(options: FinetuneOptions) -> Splits[TuneSpec, TunePart]:
     """The three parts of a new run."""
     assert options.data is not None
     table = read_dialogues(options.data, DialogueReading(parse_columns(options.columns, FIELDS)))
-    name = model_of(options)
+    name = model_of(options.model, generated=is_sample(options.data, SAMPLE))
     opened = open_base(name)
     coder = DialogueCoder(opened.tokenizer, template_of(options.template, opened))
     dialogues, coded = fitting(options.data, table.dialogues, coder, options.most_tokens)

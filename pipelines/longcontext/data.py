@@ -22,6 +22,7 @@ from ...base.files import write_text
 from ...data.columns import note_groups, parse_columns
 from ...data.prompts.builtin import builtin_texts
 from ...data.prompts.generate import filler_of, generate_prompts, pieces_of
+from ...data.prompts.sample import SAMPLE
 from ...data.prompts.table import (
     FIELDS,
     TEXT_FIELDS,
@@ -32,11 +33,10 @@ from ...data.prompts.table import (
 )
 from ...models.language.generated import GENERATED
 from ..engine.command_line.checks import check_unread
-from ..engine.opened_models import open_base
+from ..engine.opened_models import is_sample, model_of, open_base
 from ..engine.pipeline import Member, Splits
 from ..engine.subsets import Subsets, own_or_shares, refuse_shared_groups, take_groups
 from ..engine.training.order import mix
-from .base import is_sample, model_of
 from .coding import Coder, Tokens
 from .options import LENGTHS, LongContextOptions
 from .spec import InputFacts, LongContextSpec
@@ -100,9 +100,10 @@ def open_splits(
     """The three parts; as_test: all of the data is the test part."""
     assert options.data is not None
     if spec is None:
-        opened = open_base(model_of(options))
+        name = model_of(options.model, generated=is_sample(options.data, SAMPLE))
+        opened = open_base(name)
     else:
-        opened = open_base(spec.model, sha256=spec.sha256)
+        name, opened = spec.model, open_base(spec.model, sha256=spec.sha256)
     coder = Coder(opened.tokenizer)
     table = _table(options, spec)
     if table.are_texts:
@@ -110,7 +111,7 @@ def open_splits(
     else:
         parts = _as_they_are(options, table, as_test)
     datasets = {name: _dataset(part, coder, opened, name) for name, part in parts.items()}
-    spec = spec or _new_spec(options, table, opened, datasets)
+    spec = spec or _new_spec(name, table, opened, datasets)
     if as_test:
         return Splits(*[datasets["test"]] * 3, spec=spec)
     assets: dict[str, Callable[[Path], object]] = {}
@@ -132,7 +133,7 @@ def _table(options: LongContextOptions, spec: LongContextSpec | None) -> PromptT
     """
     assert options.data is not None
     names_model = options.model not in ("auto", GENERATED)
-    if is_sample(options.data) and (options.lengths or names_model):
+    if is_sample(options.data, SAMPLE) and (options.lengths or names_model):
         texts = [Prompt(text, id=f"text {k}") for k, text in enumerate(builtin_texts(), 1)]
         note("assumed", "prompts are generated over texts that need no download")
         return PromptTable(texts, are_texts=True)
@@ -319,13 +320,10 @@ def _dataset(
 
 
 def _new_spec(
-    options: LongContextOptions,
-    table: PromptTable,
-    opened: OpenedLanguageModel,
-    datasets: Mapping[str, PromptPart],
+    name: str, table: PromptTable, opened: OpenedLanguageModel, datasets: Mapping[str, PromptPart]
 ) -> LongContextSpec:
     lengths = [
-        len(tokens.prompt) for name in ("train", "validation") for tokens in datasets[name].tokens
+        len(tokens.prompt) for part in ("train", "validation") for tokens in datasets[part].tokens
     ]
     kinds = {prompt.kind for part in datasets.values() for prompt in part.prompts}
     return LongContextSpec(
@@ -336,7 +334,7 @@ def _new_spec(
             generated=table.are_texts,
             kinds=sorted(kinds),
         ),
-        model=model_of(options),
+        model=name,
         sha256=opened.sha256,
         layers=opened.facts.layers,
         kv_heads=opened.facts.kv_heads,

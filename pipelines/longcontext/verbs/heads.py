@@ -33,11 +33,10 @@ from ...engine.command_line import machine
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import claimed, fingerprint_of, run_jobs
 from ...engine.inference.output import refuse_input_as_output
-from ...engine.opened_models import open_base
+from ...engine.opened_models import model_of, open_base
 from ...engine.pipeline import Review
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_page
-from ..base import DEFAULT
 from .heads_tables import Cut, HeadSet, Shape, best_table, headline, pictures, tables
 from .options_attention import HeadsOptions, check_attention
 from .prompts_to_score import prompts_of
@@ -82,7 +81,7 @@ def heads(pipeline: AnyPipeline, options: HeadsOptions) -> ScoredHeads:
     if options.data is not None:
         refuse_input_as_output(output, [options.data])
     with opened(options.accept) as account:
-        model = open_base(DEFAULT if options.model == "auto" else options.model)
+        model = open_base(model_of(options.model))
         scored, checked = prompts_of(options, model)
         publish(account)
         with claimed(output, INSIDE) as home:

@@ -22,11 +22,10 @@ from ...engine.command_line import machine
 from ...engine.command_line.terminal import say
 from ...engine.experiments.jobs import claimed, fingerprint_of, run_jobs
 from ...engine.inference.output import refuse_input_as_output
-from ...engine.opened_models import open_base
+from ...engine.opened_models import model_of, open_base
 from ...engine.pipeline import Review
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_page
-from ..base import DEFAULT
 from ..data import Coder
 from .options_attention import LEAST_TOKENS, SinksOptions, check_attention
 from .prompts_to_score import texts_or_prompts
@@ -83,7 +82,7 @@ def sinks(pipeline: AnyPipeline, options: SinksOptions) -> MeasuredSinks:
     if options.data is not None:
         refuse_input_as_output(output, [options.data])
     with opened(options.accept) as account:
-        base = open_base(DEFAULT if options.model == "auto" else options.model)
+        base = open_base(model_of(options.model))
         coder = Coder(base.tokenizer)
         pieces = pieces_to_measure(options, coder, base)
         publish(account)
