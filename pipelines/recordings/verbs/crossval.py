@@ -19,13 +19,12 @@ from ....base.account import note, opened
 from ....base.errors import InputError, fail
 from ....base.files import write_aside, write_json
 from ....data.items import digest
-from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
-from ...engine.experiments.jobs import Job, Record, check_plain, claimed, fingerprint_of, run_jobs
+from ...engine.experiments.folds import predictions_of_folds
+from ...engine.experiments.jobs import Job, Record, check_plain, fingerprint_of
 from ...engine.pipeline import AnyPipeline, Splits
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.paths import homes_of
-from ...engine.runs.run_directory import ACCOUNT
 from ...engine.subsets import Subsets, stratified_folds, take_stratified
 from ...engine.training.order import mix
 from ...engine.training.quick import fit
@@ -74,21 +73,15 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     ]
     contents = digest(np.array(source.contents), np.array(source.groups))
     data = {"names": source.names, "labels": source.labels, "contents": contents}
-    with claimed(output, "folds") as home:
-        publish(account, output / ACCOUNT)
-        records = run_jobs(
-            {job.name: job for job in jobs},
-            Fold(pipeline, options, source, folds),
-            home,
-            fingerprint_of(options, data, FREE),
-            title="crossval",
-            unit="fold",
-            processes=options.processes,
-        )
-    table = pl.concat(
-        [pl.DataFrame(record["predictions"], schema=SCHEMA) for record in records.values()]
+    table = predictions_of_folds(
+        output,
+        account,
+        jobs,
+        Fold(pipeline, options, source, folds),
+        fingerprint_of(options, data, FREE),
+        SCHEMA,
+        options.processes,
     )
-    write_aside(output / "predictions.parquet", lambda path: table.write_parquet(path))
     return _report(table, source, options, len(folds))
 
 

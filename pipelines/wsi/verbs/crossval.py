@@ -14,17 +14,16 @@ import torch
 from torch import nn
 
 from ....base.account import note, opened
-from ....base.files import write_aside, write_json
+from ....base.files import write_json
 from ....data.items import digest
-from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
-from ...engine.experiments.jobs import Job, Record, claimed, fingerprint_of, run_jobs
+from ...engine.experiments.folds import predictions_of_folds
+from ...engine.experiments.jobs import Job, Record, fingerprint_of
 from ...engine.ladder import refitted
 from ...engine.pipeline import AnyPipeline, Context, Splits
 from ...engine.runs.ladder_files import fit_ladder
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.paths import homes_of
-from ...engine.runs.run_directory import ACCOUNT
 from ...engine.training import order
 from ...engine.training.quick import fit
 from ...figures.style import save_png
@@ -82,21 +81,15 @@ def crossval(pipeline: AnyPipeline, options: CrossvalOptions) -> pl.DataFrame:
     cohort = source.cohort
     contents = digest(np.array(source.digests))
     data = {"names": cohort.names, "labels": cohort.labels, "contents": contents}
-    with claimed(output, "folds") as home:
-        publish(account, output / ACCOUNT)
-        records = run_jobs(
-            {job.name: job for job in jobs},
-            Fold(pipeline, options, source, folds),
-            home,
-            fingerprint_of(options, data, FREE),
-            title="crossval",
-            unit="fold",
-            processes=options.processes,
-        )
-    table = pl.concat(
-        [pl.DataFrame(record["predictions"], schema=SCHEMA) for record in records.values()]
+    table = predictions_of_folds(
+        output,
+        account,
+        jobs,
+        Fold(pipeline, options, source, folds),
+        fingerprint_of(options, data, FREE),
+        SCHEMA,
+        options.processes,
     )
-    write_aside(output / "predictions.parquet", lambda path: table.write_parquet(path))
     summary = summarise(table, options)
     write_json(
         output / "crossval.json",
