@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 TALLY: dict[str, list[int]] = {}
@@ -145,6 +146,39 @@ class Kills:
 def tries(kills: int) -> Kills:
     """The tries of a test with a parameter `kills`."""
     return Kills(kills)
+
+
+@pytest.fixture
+def survives_kills(tally, launch, tmp_path, dice, tries):
+    """`survives_kills(fault, words, rows, shards)`: a prediction of so many rows that is killed
+    when up to `shards` of its parts stand, and started again, has the rows of one without a break
+    and leaves nothing else.
+    """
+
+    def check(fault: str, words: list, rows: int, shards: int) -> None:
+        code, command = launch.run(*words, "--output", tmp_path / "once.parquet")
+        assert code == 0, command.text()
+        expected = pl.read_parquet(tmp_path / "once.parquet")
+        assert expected.height == rows
+        for attempt in tries:
+            output = tmp_path / f"{attempt}.parquet"
+            parts, least = Path(f"{output}.parts"), dice.randint(0, shards)
+
+            def stand(parts=parts, least=least):
+                return parts.exists() and len(list(parts.glob("part-*.parquet"))) >= least
+
+            if not launch.kill_when([*words, "--output", output], stand, dice.uniform(0, 0.05)):
+                continue
+            if output.exists():
+                continue
+            tries.done += 1
+            code, command = launch.run(*words, "--output", output)
+            same = code == 0 and pl.read_parquet(output).equals(expected)
+            remaining = sorted(path.name for path in tmp_path.glob(f"*{attempt}.parquet*"))
+            clean = remaining == [f"{attempt}.parquet", f"{attempt}.parquet.account.json"]
+            tally(fault, same and clean, command.text())
+
+    return check
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import json
 import re
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from headwise.base.files import checksum
@@ -159,7 +158,7 @@ def test_f16_kill_while_training_on_texts(tally, launch, home, tmp_path, dice, t
 
 
 @pytest.mark.parametrize("kills", KILLS)
-def test_f16_kill_while_predicting_for_texts(tally, launch, home, tmp_path, dice, tries):
+def test_f16_kill_while_predicting_for_texts(survives_kills, home, tmp_path):
     texts, run = home
     rows = [json.loads(line) for line in texts.read_text().splitlines()]
     (tmp_path / "in").mkdir()
@@ -167,24 +166,4 @@ def test_f16_kill_while_predicting_for_texts(tally, launch, home, tmp_path, dice
         (tmp_path / "in" / f"{k:03d}.txt").write_text(rows[k % len(rows)]["text"])
     words = ["text", "predict", "--run", run, "--input", tmp_path / "in", "--all-labels"]
     words += ["--batch-size", "2"]
-    code, command = launch.run(*words, "--output", tmp_path / "once.parquet")
-    assert code == 0, command.text()
-    expected = pl.read_parquet(tmp_path / "once.parquet")
-    assert expected.height == 400
-    for attempt in tries:
-        output = tmp_path / f"{attempt}.parquet"
-        parts, shards = Path(f"{output}.parts"), dice.randint(0, 40)
-
-        def stand(parts=parts, shards=shards):
-            return parts.exists() and len(list(parts.glob("part-*.parquet"))) >= shards
-
-        if not launch.kill_when([*words, "--output", output], stand, dice.uniform(0, 0.05)):
-            continue
-        if output.exists():
-            continue
-        tries.done += 1
-        code, command = launch.run(*words, "--output", output)
-        same = code == 0 and pl.read_parquet(output).equals(expected)
-        left = sorted(path.name for path in tmp_path.glob(f"*{attempt}.parquet*"))
-        clean = left == [f"{attempt}.parquet", f"{attempt}.parquet.account.json"]
-        tally("F16 SIGKILL while predicting for texts", same and clean, command.text())
+    survives_kills("F16 SIGKILL while predicting for texts", words, 400, 40)
