@@ -160,9 +160,9 @@ def compare(arguments: argparse.Namespace) -> None:
     for setting in SETTINGS:
         told = [json.loads(path_of(folder, setting, seed).read_text()) for seed in seeds]
         card = json.loads((path_of(folder, setting, 0).parent / "card.json").read_text())
-        columns = [[one["task"]["difference"] for one in told]]
+        columns = [[run["task"]["difference"] for run in told]]
         for name in ("prose", "passkeys"):
-            columns.append([one["general"][name]["difference"] for one in told])
+            columns.append([run["general"][name]["difference"] for run in told])
         print_row(setting, f"{card['parameters'] / 1e6:.1f} M", *map(interval, columns))
 
 

@@ -136,9 +136,9 @@ def main() -> None:
         print_header("form", "weights", "on", "as it came", "converted", "at the end", "steps")
         for form in FORMS:
             told = [json.loads(path_of(folder, form, seed).read_text()) for seed in seeds]
-            columns = [[one[name] for one in told] for name in ("before", "converted", "after")]
+            columns = [[run[name] for run in told] for name in ("before", "converted", "after")]
             shown = [f"{sum(values) / len(values):.2f}" for values in columns]
-            steps = " ".join(str(one["steps"]) for one in told)
+            steps = " ".join(str(run["steps"]) for run in told)
             weights = f"{told[0]['weights'] / 1e6:.0f} M"
             print_row(form, weights, share_on(form, heads), *shown, steps)
 

@@ -199,8 +199,8 @@ def main() -> None:
     keys = [
         (kind, seed) for kind in KINDS for seed in range(1 if kind in UNSEEDED else arguments.seeds)
     ]
-    made = [key for key in keys if not key[0].endswith("shuffled")]
-    for cell, path_of, cells in ((fit, plan_path, made), (score, score_path, keys)):
+    fitted = [key for key in keys if not key[0].endswith("shuffled")]
+    for cell, path_of, cells in ((fit, plan_path, fitted), (score, score_path, keys)):
         waiting = [(*key[:2], setting, key[2]) for key in waiting_cells(path_of, folder, cells)]
         run_cells(cell, waiting, arguments.jobs, unit="plan")
     report(folder, arguments.seeds)

@@ -120,11 +120,11 @@ def prompts(
     fillers = [filler_of(part, coder.measure) for part in parts]
 
     def generated(part: int, length: int, count: int) -> list[NeedlePrompt]:
-        made = generate_prompts(
+        drawn_prompts = generate_prompts(
             fillers[part], coder.measure, kinds=("passkey",), lengths=(length,),
             depths=(0.1, 0.3, 0.5, 0.7), count=count, seed=100 * part + length,
         )  # fmt: skip
-        return [NeedlePrompt.of(*coder.prompt(prompt)) for prompt in made]
+        return [NeedlePrompt.of(*coder.prompt(prompt)) for prompt in drawn_prompts]
 
     held_out = {
         length: generated(1, length, count)
@@ -172,15 +172,15 @@ def table(plans: dict[str, Plan], results: dict[str, dict], lengths: Sequence[in
         rows = [results[f"{name.replace(' ', '-')}-{length}"][field] for length in lengths]
         return np.concatenate([np.atleast_1d(row) for row in rows]).astype(float)
 
-    whole = column("all", "text")
+    full_text = column("all", "text")
     for name in plans:
         right, loss, text = (column(name, field) for field in ("right", "loss", "text"))
         low, high = wilson(int(right.sum()), len(right))
-        from_, to = interval_of_mean(text / whole - 1)
+        from_, to = interval_of_mean(text / full_text - 1)
         print_row(
             name, f"{column(name, 'kept').mean():.1%}", f"{int(right.sum())}/{len(right)}",
             f"{low:.2f} to {high:.2f}", f"{loss.mean():.3f}", f"{text.mean():.3f}",
-            f"{(text / whole - 1).mean():+.1%} ({from_:+.1%} to {to:+.1%})",
+            f"{(text / full_text - 1).mean():+.1%} ({from_:+.1%} to {to:+.1%})",
         )  # fmt: skip
 
 

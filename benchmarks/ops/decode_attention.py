@@ -67,8 +67,8 @@ def compare_plan(
     rows = cut(key, held), cut(value, held)
     mask = torch.arange(tokens) >= tokens - lengths[..., None]
     mask = mask.repeat_interleave(group, 1)[:, :, None]
-    whole = [tokens] * heads
-    all_starts, all_lengths = caches(samples, whole)
+    full = [tokens] * heads
+    all_starts, all_lengths = caches(samples, full)
     by_rule_rows = [x.clone() for x in rows]
     masked_key, masked_value = key.clone(), value.clone()
     all_rows = key.flatten(0, 2).clone(), value.flatten(0, 2).clone()
@@ -145,13 +145,13 @@ def compare_forms(seconds: float) -> None:
                 query = torch.randn(HEADS, rows, width, dtype=dtype)
                 key, value = torch.randn(2, HEADS, length, width, dtype=dtype)
                 seen = torch.rand(HEADS, rows, length) < 0.9
-                one = [x[:, None].expand(-1, rows, -1, -1) for x in (key, value)]
+                shared = [x[:, None].expand(-1, rows, -1, -1) for x in (key, value)]
                 scale = width**-0.5
                 times = fastest(
                     [
                         partial(cpu.fused, query, key, value, None, scale),
                         partial(cpu.products, query, key, value, None, scale),
-                        partial(attend, query[:, :, None], one[0], one[1], scale),
+                        partial(attend, query[:, :, None], shared[0], shared[1], scale),
                         partial(cpu.fused, query, key, value, seen, scale),
                         partial(cpu.products, query, key, value, seen, scale),
                     ],

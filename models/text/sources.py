@@ -93,8 +93,8 @@ class SourceLinearTexts(LinearTexts):
         scale = of_labels(self.scale[x.source], labels)
         known = (x.source < self.sources).to(x.amounts.dtype)
         place = x.source.clamp(max=self.sources - 1)
-        own = rows_of(self.deviation, x.features + place[:, None] * self.features, labels)
-        by_feature = by_feature + own * (x.amounts * known[:, None])[..., None]
+        of_source = rows_of(self.deviation, x.features + place[:, None] * self.features, labels)
+        by_feature = by_feature + of_source * (x.amounts * known[:, None])[..., None]
         deviation = of_labels(self.table_deviation[place], labels)
         own_table = torch.einsum("bt,btl->bl", x.table, deviation)
         of_table = of_table + known[:, None] * own_table

@@ -141,10 +141,10 @@ def _answers(
     """The answers; where a prompt cannot be answered, the others are all the same."""
 
     def answered(prompts: Sequence[list[int]]) -> list[Answer | ValueError]:
-        given = answer_prompts(
+        answers = answer_prompts(
             model, prompts, new_tokens=new_tokens, ends=coder.ends, padding=coder.padding
         )
-        return list(given)
+        return list(answers)
 
     prompts = [tokens for _, _, tokens in chosen]
     try:

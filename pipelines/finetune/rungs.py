@@ -99,9 +99,9 @@ class FinetuneRungs(Rungs[FinetuneOptions, TuneSpec, TunePart]):
                 further.setdefault(f"loss of {texts.name}", {})[name] = of_texts.mean
             if options.answers and not dataset.watched:  # generating takes long
                 count = min(options.answers, dataset.count)
-                given = answers_of(plain(model), dataset, count, options.new_tokens, device)
+                written = answers_of(plain(model), dataset, count, options.new_tokens, device)
                 expected = [dialogue.answer for dialogue in dataset.dialogues[:count]]
-                right = sum(map(is_exact, given, expected)) / count
+                right = sum(map(is_exact, written, expected)) / count
                 further.setdefault("exact answers", {})[name] = right
         return drawn_scores(
             "loss",

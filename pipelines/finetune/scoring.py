@@ -308,7 +308,7 @@ def score(
     before, after = (row_losses(m, part.coded, device, padding=padding) for m in (came, model))
     told = tuple(answers_of(m, part, answers, new_tokens, device) for m in (came, model))
     expected = [dialogue.answer for dialogue in part.dialogues[: len(told[0])]]
-    exact = tuple(sum(map(is_exact, given, expected)) for given in told)
+    exact = tuple(sum(map(is_exact, written, expected)) for written in told)
     plain = without_prefix(model)
     general, general_exact = dict[str, Change](), dict[str, tuple[int, int, int]]()
     for texts in part.general:
@@ -341,8 +341,8 @@ def _exact_of(
     model: LanguageModel, texts: GeneralTexts, part: TunePart, new_tokens: int, device: torch.device
 ) -> int:
     prompts = [part.coder.prompt(dialogue.messages) for dialogue in texts.dialogues]
-    given = generated(model.to(device), prompts, part.coder, new_tokens, BATCH)
-    return sum(is_exact(a, d.answer) for a, d in zip(given, texts.dialogues, strict=True))
+    written = generated(model.to(device), prompts, part.coder, new_tokens, BATCH)
+    return sum(is_exact(a, d.answer) for a, d in zip(written, texts.dialogues, strict=True))
 
 
 def headline_of(scores: Scores, is_tuned: bool) -> str:

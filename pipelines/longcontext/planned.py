@@ -54,15 +54,15 @@ class PlannedModel(FrozenBase):
         super().__init__(model)
         self.facts = ModelFacts.of(model)
         shape = (self.facts.layers, self.facts.kv_heads)
-        whole = torch.zeros(shape, dtype=torch.int64)
+        zeros = torch.zeros(shape, dtype=torch.int64)
         # Whole numbers in place of bool and infinity, so that any other value is another plan.
         for name, value in {
-            "sink": whole,
-            "alpha": whole.double(),
-            "beta": whole.double(),
-            "full": whole + 1,
-            "inherits": whole,
-            "routed": whole[:, 0],
+            "sink": zeros,
+            "alpha": zeros.double(),
+            "beta": zeros.double(),
+            "full": zeros + 1,
+            "inherits": zeros,
+            "routed": zeros[:, 0],
             "budget": torch.zeros(3, dtype=torch.int64),
             "checked_to": torch.zeros((), dtype=torch.int64),
         }.items():

@@ -236,7 +236,7 @@ def _row(
     item: PromptItem, prompt: Prompt, tokens: int, written: Written, model: PlannedModel
 ) -> pl.DataFrame:
     number = next(model.base.parameters())
-    whole = full_bytes(model.facts, written.length, number.element_size())
+    full = full_bytes(model.facts, written.length, number.element_size())
     kept = model.plan.kept(written.length)
     named = prompt.id if item["kind"] != FILE else item.get("id", "")
     return pl.DataFrame(
@@ -248,7 +248,7 @@ def _row(
             "tokens": [tokens],
             "new_tokens": [written.tokens],
             "kept": [kept],
-            "bytes": [round(kept * whole)],
+            "bytes": [round(kept * full)],
         },
         schema=SCHEMA,
     )

@@ -221,8 +221,10 @@ def headline_of(
     far = beyond_window(plans[PLAN], part) & ~np.isnan(values.right)
     if far.any():
         count, total = int(values.right[far].sum()), int(far.sum())
-        whole = int(full.right[far].sum())
-        beside = "as the entire cache" if count == whole else f"the entire cache {whole}"
+        right_in_full = int(full.right[far].sum())
+        beside = (
+            "as the entire cache" if count == right_in_full else f"the entire cache {right_in_full}"
+        )
         sentence += f"; answers that need text beyond the window: {count} of {total}, {beside}"
     elif (~np.isnan(values.right)).any():
         count, total = int(np.nansum(values.right)), int((~np.isnan(values.right)).sum())

@@ -46,8 +46,8 @@ MUTANTS = [
         "layers-with-windows-cost-nothing",
         "models",
         MOA,
-        "budgets.append(math.floor(search.keep * sum(own) + 1e-6) - fixed)",
-        "budgets.append(math.floor(search.keep * sum(own) + 1e-6))",
+        "budgets.append(math.floor(search.keep * sum(full_keys) + 1e-6) - fixed)",
+        "budgets.append(math.floor(search.keep * sum(full_keys) + 1e-6))",
         _tests("moa", "window_of_their_own"),
     ),
     Mutant(

@@ -244,9 +244,9 @@ class Plan:
 
     def spans(self, length: int) -> Tensor:
         """Windows in tokens at a length: int64 (L, KV); the model's own where it has some."""
-        own = self.facts.windows
+        windows = self.facts.windows
         rows = [
-            [min(own[layer] or length, rule.window(length)) for rule in self.rules(layer)]
+            [min(windows[layer] or length, rule.window(length)) for rule in self.rules(layer)]
             for layer in range(self.facts.layers)
         ]
         return torch.tensor(rows, dtype=torch.long)

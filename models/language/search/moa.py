@@ -229,9 +229,9 @@ def token_budgets(facts: ModelFacts, search: MoaSearch) -> np.ndarray:
     """
     budgets = []
     for length in search.all_lengths:
-        own = [min(window or length, length) * facts.kv_heads for window in facts.windows]
-        fixed = sum(own[layer] for layer in range(facts.layers) if not facts.planned(layer))
-        budgets.append(math.floor(search.keep * sum(own) + 1e-6) - fixed)
+        full_keys = [min(window or length, length) * facts.kv_heads for window in facts.windows]
+        fixed = sum(full_keys[layer] for layer in range(facts.layers) if not facts.planned(layer))
+        budgets.append(math.floor(search.keep * sum(full_keys) + 1e-6) - fixed)
     return np.array(budgets, np.float64)
 
 

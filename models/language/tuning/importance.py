@@ -131,11 +131,11 @@ def _loss(model: nn.Module, text: TextBatch, form: Form, seed: int) -> Tensor:
     with torch.no_grad():
         expected = _logits(model, text)[counted].log_softmax(-1)
     if form == "published":
-        given = _logits(model, text)[counted].log_softmax(-1)
-        return WEIGHT * F.kl_div(given, expected, log_target=True, reduction="batchmean")
+        computed = _logits(model, text)[counted].log_softmax(-1)
+        return WEIGHT * F.kl_div(computed, expected, log_target=True, reduction="batchmean")
     with _disturbed(model, seed):
-        given = _logits(model, text)[counted].log_softmax(-1)
-    return F.kl_div(given, expected, log_target=True, reduction="batchmean")
+        computed = _logits(model, text)[counted].log_softmax(-1)
+    return F.kl_div(computed, expected, log_target=True, reduction="batchmean")
 
 
 def _logits(model: nn.Module, text: TextBatch) -> Tensor:

@@ -124,8 +124,8 @@ class TunedModel(LanguageModel):
         trained = [name for name, weight in self.named_parameters() if weight.requires_grad]
         if not trained:
             raise ValueError("nothing of the model would be trained")
-        made = [f"base.{name}" for name, _ in base.named_buffers() if name not in buffers]
-        self._store_only(frozenset([*trained, *made]))
+        added = [f"base.{name}" for name, _ in base.named_buffers() if name not in buffers]
+        self._store_only(frozenset([*trained, *added]))
         shared = {weight.data_ptr() for weight in model.parameters()}
         for weight in self.trained():
             if weight.data_ptr() in shared:

@@ -23,7 +23,7 @@ from ..planned import PlannedModel, planned
 
 
 class Compressed(NamedTuple):
-    """What was stored, or would be: by length in tokens, bytes of the whole cache and of the cut
+    """What was stored, or would be: by length in tokens, bytes of the full cache and of the cut
     one. output: the file, None of a dry run.
     """
 
@@ -46,8 +46,8 @@ def compress(pipeline: LongContextPipeline, options: CompressOptions) -> Compres
     model = planned(loaded.model)
     if options.dry_run:
         sizes = {length: _sizes(model, length) for length in options.dry_run}
-        for length, (whole, cut) in sizes.items():
-            say(_line(length, whole, cut))
+        for length, (full, cut) in sizes.items():
+            say(_line(length, full, cut))
         return Compressed(sizes)
     assert options.input is not None
     assert options.output is not None
@@ -60,10 +60,10 @@ def compress(pipeline: LongContextPipeline, options: CompressOptions) -> Compres
             cache = read_context(model.base, attached, tokens, options.chunk)
             save_cache(cache, options.output)
         publish(account, Path(f"{options.output}.account.json"))
-    whole, cut = _sizes(model, len(tokens))[0], cache.bytes()
-    say(_line(len(tokens), whole, cut))
+    full, cut = _sizes(model, len(tokens))[0], cache.bytes()
+    say(_line(len(tokens), full, cut))
     say(f"cache {options.output}; ask it with predict --cache")
-    return Compressed({len(tokens): (whole, cut)}, options.output)
+    return Compressed({len(tokens): (full, cut)}, options.output)
 
 
 def _check(
@@ -80,12 +80,12 @@ def _check(
 
 def _sizes(model: PlannedModel, length: int) -> tuple[int, int]:
     number = next(model.base.parameters())
-    whole = full_bytes(model.facts, length, number.element_size())
-    return whole, round(model.plan.kept(length) * whole)
+    full = full_bytes(model.facts, length, number.element_size())
+    return full, round(model.plan.kept(length) * full)
 
 
-def _line(length: int, whole: int, cut: int) -> str:
+def _line(length: int, full: int, cut: int) -> str:
     return (
-        f"{length:,} tokens: the cache holds {cut / 2**20:.2f} MiB of {whole / 2**20:.2f} "
-        f"({cut / whole:.1%})"
+        f"{length:,} tokens: the cache holds {cut / 2**20:.2f} MiB of {full / 2**20:.2f} "
+        f"({cut / full:.1%})"
     )

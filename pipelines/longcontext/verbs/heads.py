@@ -210,10 +210,10 @@ class _HeadsJob:
             unit="cut",
             called="cuts",
         )
-        whole = np.array(records["set-0"]["losses"])
+        uncut = np.array(records["set-0"]["losses"])
         for (layer, head), is_best in singles.items():
             losses = np.array(records[f"cut-{layer}-{head}"]["losses"])
-            self.cuts.append(Cut(layer, head, is_best, losses - whole))
+            self.cuts.append(Cut(layer, head, is_best, losses - uncut))
         return [
             HeadSet(
                 name,
