@@ -77,13 +77,9 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
         device: torch.device,
     ) -> dict[RungName, Rung]:
         """Counted rates of users and items, and the simple model with the best validation score."""
-        seed, spec, train, validation = options.seed, splits.spec, splits.train, splits.validation
-        counts = count_in_folds(train, spec, seed)
-        models: dict[str, nn.Module] = {"trees": fit_trees(train, validation, spec, seed, counts)}
-        if sum(spec.layout.codes) <= MOST_CODES:
-            for kind in ("crossed", "factors"):
-                models[kind] = additive = _additive(kind, spec, ages=True)
-                _fit_additive(additive, train, validation, seed, kind)
+        seed, spec, validation = options.seed, splits.spec, splits.validation
+        counts = count_in_folds(splits.train, spec, seed)
+        models = simple_models(splits, seed, counts)
         losses = {kind: _score(model, validation) for kind, model in models.items()}
         best = min(losses, key=lambda kind: losses[kind])
         chosen, facts = models[best], dict[str, object](kind=best)
@@ -175,6 +171,19 @@ class RankingRungs(Rungs[RankingOptions, RankingSpec, ClickRows]):
             draws=DRAWS if len(which) < MANY_ROWS else DRAWS // 5,
             further=further,
         )
+
+
+def simple_models(
+    splits: Splits[RankingSpec, ClickRows], seed: int, counts: CodeCounts
+) -> dict[str, nn.Module]:
+    """The simple models by kind, fitted; those that sum over codes only while the codes are few."""
+    spec, train, validation = splits.spec, splits.train, splits.validation
+    models: dict[str, nn.Module] = {"trees": fit_trees(train, validation, spec, seed, counts)}
+    if sum(spec.layout.codes) <= MOST_CODES:
+        for kind in ("crossed", "factors"):
+            models[kind] = additive = _additive(kind, spec, ages=True)
+            _fit_additive(additive, train, validation, seed, kind)
+    return models
 
 
 def _additive(kind: str, spec: RankingSpec, *, ages: bool) -> AdditiveClicks:
