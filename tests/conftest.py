@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # inherited by every process that a test starts
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command line does
 os.environ["HEADWISE_OFFLINE"] = "1"
 # Weights that this machine has fetched change no result: without them, `--weights auto` is none.
 os.environ["HEADWISE_CACHE"] = tempfile.mkdtemp(prefix="headwise-cache-")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -255,3 +256,16 @@ def test_any_options_come_back_from_their_file(tmp_path_factory, lr, clip, level
     path = tmp_path_factory.mktemp("dump") / "config.yaml"
     path.write_text(dump_options(options))
     assert cli.parse(TASK, "train", [], config=path) == options
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1"), ("0", "0")])
+def test_large_tensors_lie_in_huge_pages_unless_the_user_says_no(
+    before: str | None, after: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own, torch would show it only by its speed."""
+    monkeypatch.delenv("THP_MEM_ALLOC_ENABLE", raising=False)
+    if before is not None:
+        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", before)
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert os.environ["THP_MEM_ALLOC_ENABLE"] == after
