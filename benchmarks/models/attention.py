@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from headwise.benchmarks import ratios
 from headwise.benchmarks.measure import (
     fastest,
     growth,
@@ -149,9 +150,7 @@ def main() -> None:
         print(json.dumps(curve(arguments.only, arguments.longest, arguments.patience)))
         return
     if arguments.rivals:
-        from headwise.benchmarks.models.rivals import compare_all
-
-        print(compare_all())
+        ratios.main(__doc__, ["models/rivals"], [])
         return
     arguments.output.mkdir(parents=True, exist_ok=True)
     curves_file = arguments.output / "curves.json"

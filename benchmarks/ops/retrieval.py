@@ -15,7 +15,8 @@ given to it. `--spread` is the noise around an identity's centre; inf: no identi
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Literal
@@ -23,9 +24,10 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from headwise.benchmarks.measure import fastest, print_header, print_row
+from headwise.benchmarks.measure import Case, Size, fastest, print_header, print_row
 from headwise.pipelines.metrics.reranking import rerank
 from headwise.pipelines.metrics.retrieval import (
+    Retrieval,
     bootstrap,
     retrieval_scores,
     score_vectors,
@@ -84,6 +86,27 @@ def argsort_and_loop(
     return float(np.mean(ap)), float(np.mean(inp)), np.mean(cmc, axis=0)
 
 
+def cases(size: Size) -> Iterator[Case]:
+    """Ours and the loop, equal to the loop with a stable sort."""
+    sizes = {"tiny": (100, 400, 4), "short": (1000, 15913, 768), "full": (3368, 15913, 768)}[size]
+    data = random_vectors(*sizes, spread=2.5)
+    distance = squared_euclidean(data[0], data[1])
+    ours = partial(retrieval_scores, distance, *data[2:])
+    stable = partial(argsort_and_loop, distance, *data[2:], kind="stable")
+    agree(ours(), stable())
+    others = {
+        "argsort and loop": partial(argsort_and_loop, distance, *data[2:]),
+        "stable argsort and loop": stable,
+    }
+    yield Case(f"{sizes[0]:,} queries, {sizes[1]:,} pictures", ours, others, memory=False)
+
+
+def agree(ours: Retrieval, theirs: tuple[float, float, np.ndarray]) -> None:
+    """Raise AssertionError where scores differ."""
+    np.testing.assert_allclose((ours.mean_ap, ours.mean_inp), theirs[:2], rtol=1e-12)
+    np.testing.assert_allclose(ours.cmc, theirs[2], rtol=1e-12)
+
+
 def reranked(answer: SimpleQueue, queries: int, gallery: int, width: int, spread: float) -> None:
     """Put the seconds, the bytes and the mAP of one re-ranking into `answer`."""
     data = random_vectors(queries, gallery, width, spread)
@@ -121,8 +144,7 @@ def main(
     best = fastest(calls, seconds=0, least=rounds)
     ours = retrieval_scores(distance, *data[2:])
     theirs = argsort_and_loop(distance, *data[2:], kind="stable")
-    np.testing.assert_allclose((ours.mean_ap, ours.mean_inp), theirs[:2], rtol=1e-12)
-    np.testing.assert_allclose(ours.cmc, theirs[2], rtol=1e-12)
+    agree(ours, theirs)
     sizes = f"{gallery:,} gallery pictures, {width} numbers, {ours.skipped} skipped"
     print(f"{queries:,} generated queries, {sizes}")
     print_header("form", "seconds", "ours is faster by")

@@ -13,13 +13,17 @@ process with --workers 0.
 """
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from headwise.benchmarks.measure import parser_of, print_header, print_row
+from headwise.benchmarks.measure import Case, LeftOut, Size, parser_of, print_header, print_row
 
 HERE = Path(__file__).parent
 HEADWISE = [sys.executable, "-m", "headwise.pipelines.engine", "ranking"]
@@ -80,6 +84,25 @@ def scoring_commands(folder: Path, rival: list[str], with_rival: bool) -> dict[s
         options = ["--way", way, "--batch", "50000", "--workers", "0"]
         ways[f"FuxiCTR {way}"] = [*rival, "score", *files, *options]
     return ways
+
+
+def cases(size: Size) -> Iterator[Case | LeftOut]:
+    """Scoring of a smaller table; FUXICTR names the interpreter in `make bench`."""
+    python = os.environ.get("FUXICTR")
+    if python is None or size == "tiny":
+        yield LeftOut("scoring", "FUXICTR names no interpreter with FuxiCTR, or --quick")
+        return
+    rows = 500_000 if size == "short" else 5_000_000
+    with TemporaryDirectory() as name:
+        folder, rival = Path(name), [python, str(HERE / "fuxictr_scoring.py")]
+        prepare(folder, rows, rival, True)
+        ways = scoring_commands(folder, rival, True)
+        ours, *others = (partial(timed, words) for words in ways.values())
+
+        def peaks() -> list[int]:
+            return [int(2**20 * timed(words)[1]) for words in ways.values()]
+
+        yield Case(f"{rows:,} rows", ours, dict(zip(list(ways)[1:], others)), peaks)
 
 
 def main() -> None:
