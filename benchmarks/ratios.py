@@ -1,6 +1,6 @@
 """Operators and models compared with the other ways to compute the same, in one table.
 
-    python benchmarks/ratios.py [--only ops/rollout models/moe] [--seconds 1] [--full] [--quick]
+    python benchmarks/ratios.py [--only ops/rollout models/moe] [--seconds 0.5] [--full] [--quick]
 
 `make bench` runs it; a script of the list that has no table of its own is this command with
 `--only` and `--full`. Each script runs in processes of its own, one script after the other: first
@@ -87,7 +87,7 @@ class Row:
     @property
     def key(self) -> str:
         """What the row is recorded under."""
-        return f"{self.case} | {self.beside}"
+        return f"{self.script} | {self.case} | {self.beside}"
 
     @property
     def faster(self) -> Range:
@@ -131,7 +131,7 @@ def measured(
 def in_process(
     script: str, options: argparse.Namespace, bar: tqdm, memory: bool = False
 ) -> list[Row]:
-    """The same in a process of its own."""
+    """The same in a process of its own. Raises CalledProcessError where it fails."""
     words = ["--process", script, "memory" if memory else "time", "--seconds", options.seconds]
     words += ["--threads", options.threads, "--full" * options.full, "--quick" * options.quick]
     command = [sys.executable, str(Path(__file__)), *filter(None, map(str, words))]
@@ -143,28 +143,34 @@ def in_process(
             rows.append(Row(**json.loads(line)))
             bar.set_postfix_str(f"{script}: {rows[-1].case}{', memory' * memory}")
     if process.returncode:
-        raise SystemExit(f"{script} failed ({process.returncode})")
+        raise subprocess.CalledProcessError(process.returncode, command)
     return rows
 
 
-def all_rows(scripts: Sequence[str], options: argparse.Namespace, recorded: dict) -> list[Row]:
-    """Rows of all scripts, times and memory together."""
-    rows: list[Row] = []
-    with tqdm(scripts, unit="script", disable=None) as bar:
+def whole_rows(script: str, options: argparse.Namespace, bar: tqdm, recorded: dict) -> list[Row]:
+    """Rows of a script with their times, taken twice where one is slower, and memory."""
+    rows = {row.key: row for row in in_process(script, options, bar)}
+    if not options.quick and any(slower(row, recorded.get(row.key, {})) for row in rows.values()):
+        for again in in_process(script, options, bar):
+            for turns, more in zip(rows[again.key].seconds, again.seconds, strict=True):
+                turns += more
+    if any(row.wants_memory for row in rows.values()):
+        for row in in_process(script, options, bar, memory=True):
+            rows[row.key].bytes = row.bytes
+    return list(rows.values())
+
+
+def all_rows(options: argparse.Namespace, recorded: dict) -> tuple[list[Row], list[str]]:
+    """Rows of all scripts, and the scripts that failed."""
+    rows, failed = [], []
+    with tqdm(list(options.only), unit="script") as bar:
         for script in bar:
             bar.set_postfix_str(script)
-            some = in_process(script, options, bar)
-            by_key = {row.key: row for row in some}
-            known = recorded.get(script, {}).get("rows", {})
-            if any(slower(row, known.get(row.key, {})) for row in some) and not options.quick:
-                for again in in_process(script, options, bar):
-                    for turns, more in zip(by_key[again.key].seconds, again.seconds, strict=True):
-                        turns += more
-            if any(row.wants_memory for row in some):
-                for row in in_process(script, options, bar, memory=True):
-                    by_key[row.key].bytes = row.bytes
-            rows += some
-    return rows
+            try:
+                rows += whole_rows(script, options, bar, recorded)
+            except subprocess.CalledProcessError:
+                failed.append(script)
+    return rows, failed
 
 
 def slower(row: Row, known: dict[str, Range]) -> bool:
@@ -186,14 +192,14 @@ def span(known: Range | None, form: str) -> str:
 
 def print_table(rows: Sequence[Row], recorded: dict, quick: bool) -> list[Row]:
     """Print all rows; those that are worse than recorded."""
-    worse = []
+    worse, sources = [], {}
     about = ("what", "case", "beside", "ms, here and there", "times as fast", "docs say")
     print_header(*about, "MiB, here and there", "share", "docs say", "")
     for row in rows:
         if row.left_out:
             print_row(row.script, row.case, *[""] * 7, f"left out: {row.left_out}")
             continue
-        known = {} if quick else recorded.get(row.script, {}).get("rows", {}).get(row.key, {})
+        known = {} if quick else recorded.get(row.key, {})
         ratios = row.faster
         speed = f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
         times = " / ".join(f"{1e3 * median(turns):.3g}" for turns in row.seconds)
@@ -206,30 +212,32 @@ def print_table(rows: Sequence[Row], recorded: dict, quick: bool) -> list[Row]:
         said = span(known.get("time"), ".2f"), span(known.get("memory"), ".3f")
         cells = (row.script, row.case, row.beside, times, speed, said[0], memory, share, said[1])
         print_row(*cells, ", ".join(words))
+        sources |= {known["from"]: None} if known else {}
+    print("\n".join(["", "Docs say: from", *sources]) if sources else "")
     return worse
 
 
 def machine() -> str:
-    """The machine, as ratios are recorded with it."""
+    """Cores and processor."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     name = names[0] if names else platform.machine()
-    return f"{os.cpu_count()} cores, {name}, torch {torch.__version__}"
+    return f"{os.cpu_count()} cores, {name}"
 
 
 def record(rows: Sequence[Row], recorded: dict) -> None:
-    """Write the ratios of these rows beside those of other scripts."""
+    """Write the ratios of these rows, and keep those of others."""
     for row in rows:
-        if row.left_out:
-            continue
-        about = {"machine": machine(), "date": time.strftime("%Y-%m-%d")}
-        kept = recorded.get(row.script, {}).get("rows", {})
-        known = {"time": [round(bound(row.faster), 3) for bound in (min, max)]}
-        if row.bytes:
-            known["memory"] = [round(row.share, 4)] * 2
-        recorded[row.script] = about | {"rows": kept | {row.key: known}}
-    RECORDED.write_text(json.dumps(recorded, indent=1, ensure_ascii=False) + "\n")
+        if not row.left_out:
+            recorded[row.key] = {"time": [round(bound(row.faster), 3) for bound in (min, max)]}
+            if row.bytes:
+                recorded[row.key]["memory"] = [round(row.share, 4)] * 2
+            recorded[row.key]["from"] = (
+                f"{time.strftime('%Y-%m-%d')}, {machine()}, torch {torch.__version__}"
+            )
+    lines = [f"{json.dumps(key)}: {json.dumps(known)}" for key, known in recorded.items()]
+    RECORDED.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def main(
@@ -241,7 +249,7 @@ def main(
         parser.add_argument("--only", nargs="+", choices=SCRIPTS, metavar="NAME", default=SCRIPTS)
         parser.add_argument("--full", action="store_true", help="the long cases, too")
         parser.add_argument("--record", action="store_true", help="write the ratios to ratios.json")
-    parser.add_argument("--seconds", type=float, default=1.0, help="for each way of a case")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for each way of a case")
     parser.add_argument("--threads", type=int, default=0, help="0: as in docs/measured")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that all runs")
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/ratios.json"))
@@ -260,7 +268,7 @@ def main(
         return options
     recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
     with machine_load(machine()):
-        rows = all_rows(options.only, options, recorded)
+        rows, failed = all_rows(options, recorded)
         worse = print_table(rows, recorded, options.quick)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     about = {"machine": machine(), "date": time.strftime("%Y-%m-%d %H:%M")}
@@ -270,6 +278,8 @@ def main(
     print(f"{len(worse)} of {counted} worse than docs say by more than noise; {options.output}")
     if options.record:
         record(rows, recorded)
+    if failed:
+        raise SystemExit(f"failed: {', '.join(failed)}")
     return options
 
 

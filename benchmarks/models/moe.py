@@ -1,7 +1,7 @@
 """A training step of a mixture of experts, compared with Hugging Face's Mixtral block and with a
 dense layer of the active size.
 
-    python benchmarks/models/moe.py [--seconds 1]
+    python benchmarks/models/moe.py [--seconds 0.5]
 
 Same weights, same choices, equal outputs (checked): softmax, two active experts of SwiGLU networks,
 balance loss of weight .01 in each library's own form. A step is forward and backward, to the input

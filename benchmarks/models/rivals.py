@@ -1,6 +1,6 @@
 """Our mechanisms compared with the best public forms that run on a CPU.
 
-    python benchmarks/models/rivals.py [--seconds 1]
+    python benchmarks/models/rivals.py [--seconds 0.5]
 
 Each pair has the same width, heads and inputs, batch 2, one thread: x-transformers, timm, PyTorch's
 module, flash-linear-attention's plain forms and packages of single papers, as far as they are

@@ -1,7 +1,7 @@
 """Slides and bags compared with the plain way, in one run: memory and time of a step of ACMIL,
 ragged batches, tiles per second.
 
-    python benchmarks/models/wsi.py [--seconds 1]     # tiles need the real slides (HEADWISE_DATA)
+    python benchmarks/models/wsi.py [--seconds 0.5]     # tiles need the real slides (HEADWISE_DATA)
 
 The plain form of ACMIL is the published one (arXiv 2311.07125) written straight in PyTorch, one bag
 a step; both must give the same logits. The plain form of reading is a loop over openslide's

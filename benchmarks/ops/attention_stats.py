@@ -1,7 +1,7 @@
 """Read-outs of attention without its matrix, compared with the matrix and its reduction, in one run
 on this machine.
 
-    python benchmarks/ops/attention_stats.py [--seconds 1]
+    python benchmarks/ops/attention_stats.py [--seconds 0.5]
 
 The other form is softmax(q k^T / sqrt(d)) as one tensor (batch 1, 4 heads, width 32) and the
 read-out as one would write it in PyTorch. Both must agree. Measured as `ratios.py` says. "and
@@ -23,7 +23,7 @@ from headwise.models.attention.diversification import diversification_loss
 
 HEADS, WIDTH, LAYERS = 4, 32, 4
 # Read-outs that `make bench` takes at 4,096 tokens, too.
-LONG = ("entropy", "column_mass", "all", "column_mass, and gradient")
+LONG = ("entropy", "column_mass", "all")
 Read = Callable[[Tensor, Tensor, Tensor], list[Tensor]]
 
 

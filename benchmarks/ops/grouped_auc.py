@@ -1,9 +1,9 @@
 """AUC within users on generated rows: one sort, compared with scikit-learn's roc_auc_score called
 user by user.
 
-    python benchmarks/ops/grouped_auc.py [--seconds 1]
+    python benchmarks/ops/grouped_auc.py [--seconds 0.5]
 
-10 million rows of 100,000 users, half an hour; `make bench` takes 200,000. Users are drawn with
+10 million rows of 100,000 users, half an hour; `make bench` takes 100,000. Users are drawn with
 log-normal activity; scores are drawn for each row, a third of them rounded to hundredths, so that
 there are ties. The loop is given its rows sorted by user, outside its time, and leaves out users of
 one label. Both must agree to 1e-12. Measured as `ratios.py` says.
@@ -45,7 +45,7 @@ def one_by_one(labels: np.ndarray, score: np.ndarray, starts: np.ndarray) -> flo
 
 def cases(size: Size) -> Iterator[Case]:
     """One sort and the loop, equal to 1e-12, for each type of score."""
-    rows = {"tiny": 300, "short": 200_000, "full": 10_000_000}[size]
+    rows = {"tiny": 300, "short": 100_000, "full": 10_000_000}[size]
     labels, score, user = random_rows(rows, rows // 100)
     order = np.argsort(user, kind="stable")
     starts = np.flatnonzero(np.diff(user[order])) + 1

@@ -1,6 +1,6 @@
 """Attention by labels compared with two plain forms: time and peak memory, forward and backward.
 
-    python benchmarks/ops/label_attention.py [--threads 1] [--seconds 1]
+    python benchmarks/ops/label_attention.py [--threads 1] [--seconds 0.5]
 
 float32, 1,000 labels, texts of 512 tokens. "Means" is the usual form: the softmax of all scores, a
 mean of the tokens for each label (batch x labels x width), and its product with the weights of the
@@ -47,7 +47,7 @@ def step(form: Callable[..., Tensor], case: tuple[int, ...]) -> Callable[[], tup
 
 def cases(size: Size) -> Iterator[Case]:
     """All forms, checked."""
-    for case in ((1, 16, 8, 4),) if size == "tiny" else CASES:
+    for case in {"tiny": ((1, 16, 8, 4),), "short": CASES[:1], "full": CASES}[size]:
         ours, by_means, by_evidence = (step(form, case) for form in FORMS)
         expected = by_means()
         for call in (ours, by_evidence):

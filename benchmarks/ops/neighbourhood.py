@@ -1,7 +1,7 @@
 """Attention in a window of a grid, compared with unfolding the grid (torch's unfold and einsum):
 time and peak memory.
 
-    python benchmarks/ops/neighbourhood.py [--seconds 1]
+    python benchmarks/ops/neighbourhood.py [--seconds 0.5]
 
 Batch 1, one thread, float32; both are given the same logits and values and must agree.
 Measured as `ratios.py` says.
@@ -51,7 +51,7 @@ class Unfolded(Step):
 
 def cases(size: Size) -> Iterator[Case]:
     """Inference and training of both forms, checked."""
-    for case in ((4, 6, 3, 1),) if size == "tiny" else CASES:
+    for case in {"tiny": ((4, 6, 3, 1),), "short": CASES[1:], "full": CASES}[size]:
         torch.manual_seed(0)
         ours, theirs = Step(*case), Unfolded(*case)
         theirs.load_state_dict(ours.state_dict())

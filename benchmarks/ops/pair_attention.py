@@ -1,7 +1,7 @@
 """Pair-wise cross-attention compared with joined keys and values: time and peak memory, forward
 and backward.
 
-    python benchmarks/ops/pair_attention.py [--threads 2] [--seconds 1]
+    python benchmarks/ops/pair_attention.py [--threads 2] [--seconds 0.5]
 
 float32. The other form joins each sample's keys and values with those of its partner (`torch.cat`)
 and calls `scaled_dot_product_attention`. Both must agree in values and gradients. Measured as

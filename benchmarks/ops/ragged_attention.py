@@ -1,7 +1,7 @@
 """A few queries per sample to ragged keys, compared with padding and with torch's nested tensors:
 time and peak memory.
 
-    python benchmarks/ops/ragged_attention.py [--seconds 1]
+    python benchmarks/ops/ragged_attention.py [--seconds 0.5]
 
 Forward and backward pass, float32, one thread, 4,096 samples. Lengths are generated: log-normal,
 rounded down and cut at the longest, so that most samples are short, some empty and few long.

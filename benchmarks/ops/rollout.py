@@ -1,7 +1,7 @@
 """One row of attention rollout compared with the usual product of full matrices: time and peak
 memory.
 
-    python benchmarks/ops/rollout.py [--threads 2] [--seconds 1]
+    python benchmarks/ops/rollout.py [--threads 2] [--seconds 0.5]
 
 12 layers of 12 heads of width 64, float32. "from q and k": `rollout_row` against the usual code,
 which holds the softmax maps of all layers, takes the mean of the heads, then 0.5 A + 0.5 I,

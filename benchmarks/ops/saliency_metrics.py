@@ -1,7 +1,7 @@
 """Metrics of saliency, compared with PySODMetrics: all of them together, one picture at a time and
 in a batch.
 
-    python benchmarks/ops/saliency_metrics.py [--seconds 1]
+    python benchmarks/ops/saliency_metrics.py [--seconds 0.5]
 
 Needs `pip install --no-deps pysodmetrics==1.6.2 scikit-image`. Generated maps of 686 x 404 pixels,
 drawn around a mask. S-measure, E-measure, F-measure, weighted F-measure and MAE; values must agree

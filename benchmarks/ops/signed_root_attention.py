@@ -1,7 +1,7 @@
 """Softmax-free attention in tiles compared with the plain formula: time and peak memory, forward
 and backward.
 
-    python benchmarks/ops/signed_root_attention.py [--threads 2] [--seconds 1]
+    python benchmarks/ops/signed_root_attention.py [--threads 2] [--seconds 0.5]
 
 float32. The plain form writes out the map of N x N numbers, and autograd then keeps it. Both must
 agree in values and gradients, to 1e-5 of the largest. Measured as `ratios.py` says; memory is

@@ -1,7 +1,7 @@
 """Speech: attention that is read out, compared with attention that keeps all weights; time warping;
 masked passes.
 
-    python benchmarks/ops/speech.py [--threads 2] [--seconds 1]
+    python benchmarks/ops/speech.py [--threads 2] [--seconds 0.5]
 
 Read-out: the cross-attention of a decoder of 4 layers of 8 heads of 64, 448 tokens on 1,500 states
 (30 s), float32; read out are the mean of all heads' weights, or some heads, and the output. Eager

@@ -1,7 +1,7 @@
 """Third-order attention: exact in tiles compared with einsum, and the cost and the error of its
 polynomial approximation.
 
-    python benchmarks/ops/tensor_attention.py [--seconds 1]
+    python benchmarks/ops/tensor_attention.py [--seconds 0.5]
 
 First table: one call, N = M1 = M2, one sample, 4 heads of 16, forward and forward with backward;
 both must agree; measured as `ratios.py` says. Second table: uniform entries in [-B, B] for q, k1,
