@@ -1,15 +1,12 @@
 """Time and peak memory of every mechanism against the number of tokens, in one picture and one
 table.
 
-    python benchmarks/models/attention.py [--names softmax star] [--longest 16384] [--output
-    runs/benchmarks/attention] python benchmarks/models/attention.py --rivals
+    python benchmarks/models/attention.py [--names softmax star] [--longest 16384]
+    python benchmarks/models/attention.py --rivals
 
-Batch 1, width 64, 4 heads, float32, one thread. The first form measures each mechanism in a process
-of its own, from 128 tokens up, until a training step takes more than --patience seconds. Written:
-curves.json, curves.png, table.md. `--rivals` sets ours beside the best public forms that run on a
-CPU, at the same sizes in the same run: x-transformers, timm, PyTorch's module,
-flash-linear-attention's plain forms and packages of single papers, as far as they are installed
-(`pip install 'headwise[benchmark]'`).
+Batch 1, width 64, 4 heads, float32, one thread. Each mechanism is measured in a process of its own,
+from 128 tokens up, until a training step takes more than --patience seconds. Written to --output:
+curves.json, curves.png, table.md. `--rivals` is `rivals.py`.
 """
 
 import argparse
