@@ -68,7 +68,7 @@ SCRIPTS = {
     "ops/saliency_metrics": 2,
     "pipelines/ranking_scoring": 2,
 }
-TURNS = 6
+TURNS, MIB = 6, 2**20
 Range = list[float]  # lowest and highest
 
 
@@ -96,10 +96,9 @@ class Row:
         return [theirs / mine for mine, theirs in zip(ours, other, strict=True)]
 
     @property
-    def share(self) -> float:
-        """Our peak memory as a share of the other way's."""
-        ours, other = self.bytes
-        return ours / max(other, 1)
+    def share(self) -> float | None:
+        """Our memory as a share of the other way's; None where that is lost in the allocator's."""
+        return self.bytes[0] / self.bytes[1] if self.bytes and self.bytes[1] >= MIB else None
 
 
 def measured(
@@ -180,9 +179,9 @@ def slower(row: Row, known: dict[str, Range]) -> bool:
 
 def larger(row: Row, known: dict[str, Range]) -> bool:
     """Whether ours takes more memory than recorded; pages of the allocator are about 1 MiB."""
-    if not row.bytes or "memory" not in known:
+    if row.share is None or "memory" not in known:
         return False
-    return row.bytes[0] > known["memory"][1] * row.bytes[1] + 2**20
+    return row.bytes[0] > known["memory"][1] * row.bytes[1] + MIB
 
 
 def span(known: Range | None, form: str) -> str:
@@ -203,8 +202,8 @@ def print_table(rows: Sequence[Row], recorded: dict, quick: bool) -> list[Row]:
         ratios = row.faster
         speed = f"{median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})"
         times = " / ".join(f"{1e3 * median(turns):.3g}" for turns in row.seconds)
-        memory = " / ".join(f"{size / 2**20:.1f}" for size in row.bytes)
-        share = f"{row.share:.3f}" if row.bytes else ""
+        memory = " / ".join(f"{size / MIB:.1f}" for size in row.bytes)
+        share = "" if row.share is None else f"{row.share:.3f}"
         words = ["slower"] * slower(row, known) + ["larger"] * larger(row, known)
         worse += [row] * bool(words)
         if not words and not known and not quick:
@@ -231,7 +230,7 @@ def record(rows: Sequence[Row], recorded: dict) -> None:
     for row in rows:
         if not row.left_out:
             recorded[row.key] = {"time": [round(bound(row.faster), 3) for bound in (min, max)]}
-            if row.bytes:
+            if row.share is not None:
                 recorded[row.key]["memory"] = [round(row.share, 4)] * 2
             recorded[row.key]["from"] = (
                 f"{time.strftime('%Y-%m-%d')}, {machine()}, torch {torch.__version__}"
@@ -275,7 +274,8 @@ def main(
     report = about | {"rows": [asdict(row) for row in rows]}
     options.output.write_text(json.dumps(report, indent=1))
     counted = len([row for row in rows if not row.left_out])
-    print(f"{len(worse)} of {counted} worse than docs say by more than noise; {options.output}")
+    said = f"{len(worse)} of {counted} worse than docs say by more than noise"
+    print(f"{'tiny sizes, nothing compared' if options.quick else said}; {options.output}")
     if options.record:
         record(rows, recorded)
     if failed:

@@ -49,7 +49,8 @@ def test_noise_is_not_slower() -> None:
     assert not ratios.slower(row_of(1.0, 1.3, 1.1), {"time": [1.3, 1.4]})
     assert ratios.slower(row_of(1.0, 1.29, 1.1), {"time": [1.3, 1.4]})
     assert not ratios.slower(row_of(0.1), {})
-    mib = 2**20
+    mib = ratios.MIB
+    assert row_of(1.0, sizes=(9, 1)).share is None
     assert not ratios.larger(row_of(1.0, sizes=(51 * mib, 100 * mib)), {"memory": [0.4, 0.5]})
     assert ratios.larger(row_of(1.0, sizes=(52 * mib, 100 * mib)), {"memory": [0.4, 0.5]})
 
@@ -63,7 +64,7 @@ def test_one_table_and_a_record(
     def in_process(script: str, options: object, bar: object, memory: bool = False) -> list[Row]:
         runs.append(memory)
         if memory:
-            return [Row(script, "a", "b", bytes=[1, 4])]
+            return [Row(script, "a", "b", bytes=[2**20, 2**22])]
         seconds = [[1.0, 1.0], [1.5, 2.0] if runs == [False] else [2.5, 2.0]]
         return [Row(script, "a", "b", seconds, wants_memory=True), Row(script, "c", left_out="no")]
 
@@ -79,7 +80,7 @@ def test_one_table_and_a_record(
     assert re.search(r"2\.00 \(1\.50–2\.50\) \| 2\.40–2\.60 .* \| 0\.250 \| 0\.300 \| +\|", printed)
     assert "left out: no" in printed
     assert "0 of 1 worse" in printed
-    assert json.loads((tmp_path / "all.json").read_text())["rows"][0]["bytes"] == [1, 4]
+    assert json.loads((tmp_path / "all.json").read_text())["rows"][0]["bytes"] == [2**20, 2**22]
     recorded = json.loads(file.read_text())
     assert recorded[key]["time"] == [1.5, 2.5]
     assert recorded[key]["memory"] == [0.25, 0.25]
