@@ -266,7 +266,7 @@ def main(
                 print(json.dumps(asdict(row)), file=sys.__stdout__, flush=True)
         return options
     recorded = json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
-    with machine_load(machine()):
+    with machine_load(f"{machine()}; each script has its own number of threads"):
         rows, failed = all_rows(options, recorded)
         worse = print_table(rows, recorded, options.quick)
     options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -92,17 +92,26 @@ def cases(size: Size) -> Iterator[Case | LeftOut]:
     if python is None or size == "tiny":
         yield LeftOut("scoring", "FUXICTR names no interpreter with FuxiCTR, or --quick")
         return
-    rows = 500_000 if size == "short" else 5_000_000
+    rows = 200_000 if size == "short" else 5_000_000
     with TemporaryDirectory() as name:
         folder, rival = Path(name), [python, str(HERE / "fuxictr_scoring.py")]
         prepare(folder, rows, rival, True)
-        ways = scoring_commands(folder, rival, True)
-        ours, *others = (partial(timed, words) for words in ways.values())
+        commands = scoring_commands(folder, rival, True)
+        if size == "short":
+            del commands["FuxiCTR blocks"]  # the slower of its ways
+        ways = {name: partial(scored, folder, words) for name, words in commands.items()}
 
         def peaks() -> list[int]:
-            return [int(2**20 * timed(words)[1]) for words in ways.values()]
+            return [int(2**20 * call()[1]) for call in ways.values()]
 
-        yield Case(f"{rows:,} rows", ours, dict(zip(list(ways)[1:], others)), peaks)
+        others = {name: call for name, call in ways.items() if name != "headwise"}
+        yield Case(f"{rows:,} rows", ways["headwise"], others, peaks)
+
+
+def scored(folder: Path, words: list[str]) -> tuple[float, float, str]:
+    """What `timed` gives, of a table that is not scored yet."""
+    (folder / "ours.parquet").unlink(missing_ok=True)
+    return timed(words)
 
 
 def main() -> None:
@@ -122,8 +131,7 @@ def main() -> None:
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(arguments.repeats):
         for name, words in ways.items():
-            (folder / "ours.parquet").unlink(missing_ok=True)
-            seconds, memory, _ = timed(words)
+            seconds, memory, _ = scored(folder, words)
             runs[name].append((seconds, memory))
             print(f"{name}: {seconds:.1f} s", flush=True)
     base = min(runs["headwise"])[0]
