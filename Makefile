@@ -86,8 +86,8 @@ coverage: $(DEV) ## tests with coverage of the core
 faults: $(DEV) ## the long fault tests: kills, full disks, damaged files; prints survived/tried
 	$(BIN)/python -m pytest tests/faults -q -s -m 'slow or not slow' $(ARGS)
 
-bench: $(DEV) ## speed and memory beside the published form (CPU)
-	$(BIN)/python benchmarks/models/softs.py $(ARGS)
+bench: $(DEV) ## speed and memory beside the other ways, one table, about 8 minutes (CPU)
+	$(BIN)/python benchmarks/ratios.py $(ARGS)
 
 gpu: $(DEV) ## every operator on a GPU: values, compilers, times, a training step; without one a dry run
 	$(BIN)/python tests/gpu/check.py $(ARGS)

@@ -10,12 +10,33 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+Size = Literal["tiny", "short", "full"]  # to see that it runs; `make bench`; all that docs have
+Call = Callable[[], object]
+
+
+class Case(NamedTuple):
+    """One result by several ways, which agree."""
+
+    name: str
+    ours: Call
+    others: Mapping[str, Call]
+    # Whether peak memory is compared; or what counts the bytes of ours and the others instead.
+    memory: bool | Callable[[], Sequence[int]] = True
+
+
+class LeftOut(NamedTuple):
+    """A case that cannot be measured here."""
+
+    name: str
+    why: str
 
 
 def parser_of(description: str | None) -> argparse.ArgumentParser:
@@ -60,15 +81,18 @@ def machine_load(about: str, threads: int = 0) -> Iterator[None]:
     print(f"\nload of the machine {load:.1f} before, {after:.1f} after (alone: about {used})")
 
 
-def fastest(
-    calls: Sequence[Callable[[], object]], seconds: float = 1.0, least: int = 3
-) -> list[float]:
+def fastest(calls: Sequence[Call], seconds: float = 1.0, least: int = 3) -> list[float]:
     """Seconds of the fastest run of each call, `seconds` spent on each after a first one.
 
     The calls are made in turn, so that other work on the machine affects all alike.
     """
     for call in calls:
         call()
+    return fastest_warm(calls, seconds, least)
+
+
+def fastest_warm(calls: Sequence[Call], seconds: float, least: int) -> list[float]:
+    """The same without a first call of each."""
     best = [float("inf")] * len(calls)
     begun, rounds = time.perf_counter(), 0
     while rounds < least or time.perf_counter() - begun < seconds * len(calls):
@@ -78,6 +102,14 @@ def fastest(
             best[i] = min(best[i], time.perf_counter() - start)
         rounds += 1
     return best
+
+
+def in_turns(calls: Sequence[Call], seconds: float, turns: int) -> list[list[float]]:
+    """Seconds of each call by turns: the fastest run of each turn."""
+    for call in calls:
+        call()
+    spent = [fastest_warm(calls, seconds / turns, least=1) for _ in range(turns)]
+    return [list(times) for times in zip(*spent)]
 
 
 def medians(calls: Sequence[Callable[[], object]], rounds: int = 7) -> list[float]:

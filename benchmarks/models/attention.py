@@ -1,15 +1,12 @@
 """Time and peak memory of every mechanism against the number of tokens, in one picture and one
 table.
 
-    python benchmarks/models/attention.py [--names softmax star] [--longest 16384] [--output
-    runs/benchmarks/attention] python benchmarks/models/attention.py --rivals
+    python benchmarks/models/attention.py [--names softmax star] [--longest 16384]
+    python benchmarks/models/attention.py --rivals
 
-Batch 1, width 64, 4 heads, float32, one thread. The first form measures each mechanism in a process
-of its own, from 128 tokens up, until a training step takes more than --patience seconds. Written:
-curves.json, curves.png, table.md. `--rivals` sets ours beside the best public forms that run on a
-CPU, at the same sizes in the same run: x-transformers, timm, PyTorch's module,
-flash-linear-attention's plain forms and packages of single papers, as far as they are installed
-(`pip install 'headwise[benchmark]'`).
+Batch 1, width 64, 4 heads, float32, one thread. Each mechanism is measured in a process of its own,
+from 128 tokens up, until a training step takes more than --patience seconds. Written to --output:
+curves.json, curves.png, table.md. `--rivals` is `rivals.py`.
 """
 
 import argparse
@@ -24,6 +21,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from headwise.benchmarks import ratios
 from headwise.benchmarks.measure import (
     fastest,
     growth,
@@ -149,9 +147,7 @@ def main() -> None:
         print(json.dumps(curve(arguments.only, arguments.longest, arguments.patience)))
         return
     if arguments.rivals:
-        from headwise.benchmarks.models.rivals import compare_all
-
-        print(compare_all())
+        ratios.main(__doc__, ["models/rivals"], [])
         return
     arguments.output.mkdir(parents=True, exist_ok=True)
     curves_file = arguments.output / "curves.json"

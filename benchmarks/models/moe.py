@@ -1,17 +1,17 @@
 """A training step of a mixture of experts, compared with Hugging Face's Mixtral block and with a
 dense layer of the active size.
 
-    python benchmarks/models/moe.py [--tokens 2048] [--width 256] [--seconds 2]
+    python benchmarks/models/moe.py [--seconds 0.5]
 
 Same weights, same choices, equal outputs (checked): softmax, two active experts of SwiGLU networks,
 balance loss of weight .01 in each library's own form. A step is forward and backward, to the input
-as well. Rows: E experts of inner width F. Ratios above 1 say that ours is faster: than
-transformers' loop over experts ("eager", its reference) and its own grouped product ("grouped_mm").
-Overhead: our step over that of one dense SwiGLU network of width 2 F.
+as well, 2,048 tokens of width 256. Rows: E experts of inner width F, beside transformers' loop
+over experts ("eager", its reference), its own grouped product ("grouped_mm") and one dense SwiGLU
+network of width 2 F, whose ratio is the overhead. Measured as `ratios.py` says.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -23,7 +23,8 @@ from transformers.models.mixtral.modeling_mixtral import (
     load_balancing_loss_func,
 )
 
-from headwise.benchmarks.measure import fastest, parser_of, print_header, print_row
+from headwise.benchmarks import ratios
+from headwise.benchmarks.measure import Case, Size
 from headwise.models.moe.layer import MoE
 from headwise.models.moe.losses import load_balance
 
@@ -86,52 +87,40 @@ def step_of(module: nn.Module, x: Tensor, grad: Tensor) -> Callable[[], None]:
     return step
 
 
-def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--tokens", type=int, default=2048)
-    parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    print_header("E", "F", "ours, ms", "beside eager", "beside grouped_mm", "overhead over dense")
-    for experts in (8, 64):
-        for hidden in (128, 1024):
-            torch.manual_seed(0)
-            ours = MoE(
-                arguments.width,
-                hidden,
-                experts=experts,
-                active=ACTIVE,
-                kind="glu",
-                activation="silu",
-                bias=False,
-                balance=BALANCE,
-            )
-            x = torch.randn(1, arguments.tokens, arguments.width, requires_grad=True)
-            grad = torch.randn_like(x)
-            rivals = [theirs(ours, kind) for kind in ("eager", "grouped_mm")]
-            expected = ours(x)
-            for rival in rivals:
-                torch.testing.assert_close(rival(x), expected, rtol=1e-4, atol=1e-5)
-            assert ours.routing is not None
-            logits = ours.router.logits(x).detach().flatten(0, 1)
-            balance = load_balancing_loss_func((logits,), experts, ACTIVE)
-            # "sum" is the convention of transformers.
-            torch.testing.assert_close(load_balance(ours.routing, "sum"), balance)
-            steps = [
-                step_of(module, x, grad)
-                for module in (ours, *rivals, Dense(arguments.width, ACTIVE * hidden))
-            ]
-            mine, eager, grouped, dense = fastest(steps, arguments.seconds)
-            print_row(
-                experts,
-                hidden,
-                f"{1000 * mine:.1f}",
-                f"{eager / mine:.2f}x",
-                f"{grouped / mine:.2f}x",
-                f"{mine / dense:.2f}",
-            )
+def cases(size: Size) -> Iterator[Case]:
+    """Steps of all layers, checked."""
+    width, tokens = (8, 16) if size == "tiny" else (256, 2048)
+    sizes = ((2, 8),) if size == "tiny" else ((8, 128), (8, 1024), (64, 128), (64, 1024))
+    for experts, hidden in sizes:
+        torch.manual_seed(0)
+        ours = MoE(
+            width,
+            hidden,
+            experts=experts,
+            active=ACTIVE,
+            kind="glu",
+            activation="silu",
+            bias=False,
+            balance=BALANCE,
+        )
+        x = torch.randn(1, tokens, width, requires_grad=True)
+        grad = torch.randn_like(x)
+        # The loop over 64 wide experts takes six seconds a step.
+        kinds = ("eager", "grouped_mm")[size == "short" and experts * hidden == 2**16 :]
+        rivals = {kind: theirs(ours, kind) for kind in kinds}
+        expected = ours(x)
+        for rival in rivals.values():
+            torch.testing.assert_close(rival(x), expected, rtol=1e-4, atol=1e-5)
+        assert ours.routing is not None
+        logits = ours.router.logits(x).detach().flatten(0, 1)
+        balance = load_balancing_loss_func((logits,), experts, ACTIVE)
+        # "sum" is the convention of transformers.
+        torch.testing.assert_close(load_balance(ours.routing, "sum"), balance)
+        layers = rivals | {"dense, active size": Dense(width, ACTIVE * hidden)}
+        others = {name: step_of(layer, x, grad) for name, layer in layers.items()}
+        name = f"{experts} experts of {hidden}"
+        yield Case(name, step_of(ours, x, grad), others, memory=False)
 
 
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, ["models/moe"])

@@ -1,60 +1,50 @@
 """Time of mixture-of-head attention against the share of heads that are on, compared with softmax
 attention, which has all of them on.
 
-    python benchmarks/models/moh.py [--tokens 512 1024 2048] [--causal]
+    python benchmarks/models/moh.py [--seconds 0.5]
 
 Width 256, 8 heads of 32, batch 1, one thread; gathered: heads that are off are not computed; dense:
-all heads, gates afterwards, as in published code. ms of the fastest call, all forms in turn.
+all heads, gates afterwards, as in published code. Measured as `ratios.py` says.
 """
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
 
 import torch
 
-from headwise.benchmarks.measure import fastest, parser_of, print_header, print_row, training_step
+from headwise.benchmarks import ratios
+from headwise.benchmarks.measure import Case, Size, training_step
 from headwise.models.attention import build_attention
 
 WIDTH, HEADS = 256, 8
 SHARES = {"100 %": (2, 6), "75 %": (2, 4), "50 %": (2, 2), "25 %": (1, 1)}
 
 
-def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--tokens", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
-    parser.add_argument("--causal", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    models = {"softmax": build_attention("softmax", WIDTH, HEADS, causal=arguments.causal)}
-    for share, (shared, active) in SHARES.items():
-        for compute in ("dense", "gathered"):
-            options = {
-                "shared": shared,
-                "active": active,
-                "compute": compute,
-                "causal": arguments.causal,
-            }
-            models[f"{share}, {compute}"] = build_attention("moh", WIDTH, HEADS, **options)
-    print_header("form", *(f"{n:,} tokens: inference, training (ms)" for n in arguments.tokens))
-    cells: dict[str, list[str]] = {name: [] for name in models}
-    for n in arguments.tokens:
-        x = torch.randn(1, n, WIDTH)
-        with torch.no_grad():
-            inference = fastest(
-                [lambda model=model, x=x: model.eval()(x) for model in models.values()], 0.3
+def cases(size: Size) -> Iterator[Case]:
+    """Inference and training of each share beside softmax attention and the dense form."""
+    lengths = {"tiny": (16,), "short": (2048,), "full": (128, 256, 512, 1024, 2048)}[size]
+    shares = {share: SHARES[share] for share in list(SHARES)[size == "short" :]}
+    for causal in (False, True) if size == "full" else (False,):
+        torch.manual_seed(0)
+        softmax = build_attention("softmax", WIDTH, HEADS, causal=causal)
+        for (share, (shared, active)), tokens in product(shares.items(), lengths):
+            ours, dense = (
+                build_attention(
+                    "moh", WIDTH, HEADS, shared=shared, active=active, compute=way, causal=causal
+                )
+                for way in ("gathered", "dense")
             )
-        steps = [
-            training_step(model, lambda model=model, x=x: model.train()(x))
-            for model in models.values()
-        ]
-        training = fastest(steps, 0.3)
-        for i, name in enumerate(models):
-            first, second = inference[i] / inference[0], training[i] / training[0]
-            cells[name].append(
-                f"{1000 * inference[i]:.1f} ({first:.2f}), {1000 * training[i]:.1f} ({second:.2f})"
-            )
-    for name, row in cells.items():
-        print_row(name, *row)
-    print("In brackets: time as a share of softmax attention's.")
+            dense.load_state_dict(ours.state_dict())
+            forms, x = (ours, softmax.eval(), dense), torch.randn(1, tokens, WIDTH)
+            torch.testing.assert_close(ours.eval()(x), dense.eval()(x), rtol=1e-3, atol=1e-4)
+            name = f"{share} of the heads, {tokens:,} tokens{', causal' * causal}"
+            calls = [torch.no_grad()(partial(form, x)) for form in forms]
+            others = ("softmax attention", "all heads, gated")
+            yield Case(f"{name}, inference", calls[0], dict(zip(others, calls[1:])), memory=False)
+            steps = [training_step(form.train(), partial(form, x)) for form in forms]
+            yield Case(f"{name}, training", steps[0], dict(zip(others, steps[1:])), memory=False)
 
 
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, ["models/moh"])

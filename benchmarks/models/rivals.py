@@ -1,19 +1,23 @@
-"""Our mechanisms compared with the best public forms that run on a CPU; used by `python
-benchmarks/models/attention.py --rivals`.
+"""Our mechanisms compared with the best public forms that run on a CPU.
 
-Each pair has the same width, heads and inputs. The row of a package that is not installed says so.
-Not every pair computes the same function to the bit (projections, gates and norms differ by
-library); parity, where it exists, is tested in tests/models/attention. ms are those of the fastest
-call, both forms in turn, one thread.
+    python benchmarks/models/rivals.py [--seconds 0.5]
+
+Each pair has the same width, heads and inputs, batch 2, one thread: x-transformers, timm, PyTorch's
+module, flash-linear-attention's plain forms and packages of single papers, as far as they are
+installed (`pip install 'headwise[benchmark]'`). Not every pair computes the same function to the
+bit (projections, gates and norms differ by library); parity, where it exists, is tested in
+tests/models/attention. Measured as `ratios.py` says.
 """
 
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from headwise.benchmarks.measure import fastest, table_header, table_row, training_step
+from headwise.benchmarks import ratios
+from headwise.benchmarks.measure import Case, LeftOut, Size, training_step
 from headwise.models.attention import build_attention
 
 WIDTH, HEADS = 64, 4
@@ -164,11 +168,9 @@ def pairs() -> Iterator[tuple[str, str, Callable[[], nn.Module], Callable[[], nn
     )
 
 
-def compare_all(sizes: tuple[int, ...] = (256, 1024, 4096), seconds: float = 0.6) -> str:
-    """Table of ratios theirs / ours (more than 1: ours is faster), inference and training step."""
-    torch.set_num_threads(1)
-    sizes_head = [f"{n:,} tokens: inference, training" for n in sizes]
-    lines = [table_header("mechanism", "beside", *sizes_head)]
+def cases(size: Size) -> Iterator[Case | LeftOut]:
+    """Inference and training step of each pair."""
+    sizes = {"tiny": (16,), "short": (1024,), "full": (256, 1024, 4096)}[size]
     for name, rival, mine, theirs in pairs():
         torch.manual_seed(0)
         with warnings.catch_warnings():
@@ -176,21 +178,16 @@ def compare_all(sizes: tuple[int, ...] = (256, 1024, 4096), seconds: float = 0.6
             try:
                 forms = [mine(), theirs()]
             except ImportError as missing:
-                blank = [""] * (len(sizes) - 1)
-                lines.append(table_row(name, rival, f"not installed ({missing.name})", *blank))
+                yield LeftOut(f"{name} beside {rival}", f"{missing.name} is not installed")
                 continue
-        cells = []
         for n in sizes:
             x = torch.randn(2, n, WIDTH)
-            with torch.no_grad():
-                calls = [lambda form=form, x=x: form.eval()(x) for form in forms]
-                inference = fastest(calls, seconds)
-            steps = [training_step(form, lambda form=form, x=x: form.train()(x)) for form in forms]
-            training = fastest(steps, seconds)
-            cells.append(
-                f"{inference[1] / inference[0]:.2f}x ({1000 * inference[0]:.1f} ms), "
-                f"{training[1] / training[0]:.2f}x ({1000 * training[0]:.1f} ms)"
-            )
-        lines.append(table_row(name, rival, *cells))
-        print(lines[-1], flush=True)
-    return "\n".join(lines)
+            calls = [torch.no_grad()(partial(form.eval(), x)) for form in forms]
+            case = f"{name}, {n:,} tokens"
+            yield Case(f"{case}, inference", calls[0], {rival: calls[1]}, memory=False)
+            steps = [training_step(form.train(), partial(form, x)) for form in forms]
+            yield Case(f"{case}, training", steps[0], {rival: steps[1]}, memory=False)
+
+
+if __name__ == "__main__":
+    ratios.main(__doc__, ["models/rivals"])

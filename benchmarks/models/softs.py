@@ -14,7 +14,7 @@ the figures: the load is printed before and after, and --seconds lengthens the m
 import argparse
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from headwise.benchmarks.measure import (
+    Case,
+    Size,
     fastest,
     kept_bytes,
     machine_load,
@@ -159,6 +161,20 @@ def check(ours: SOFTS, plain: PublishedSOFTS, data: Batch) -> None:
         torch.testing.assert_close(actual, expected, atol=tolerance, rtol=1e-3)
 
 
+def cases(size: Size) -> Iterator[Case]:
+    """Steps of both forms, checked."""
+    for channels in {"tiny": (7,), "short": (7, 21, 207, 5000), "full": tuple(SIZES)}[size]:
+        ours, plain, data = pair(channels)
+        check(ours, plain, data)
+        steps = [trainer(form, data) for form in (ours, plain)]
+        kept = partial(all_kept, ours, plain, data)
+        other = {"published form": steps[1]}
+        yield Case(f"{channels:,} channels, training", steps[0], other, kept)
+        steps = [inference(form, data) for form in (ours, plain)]
+        other = {"published form": steps[1]}
+        yield Case(f"{channels:,} channels, inference", steps[0], other, memory=False)
+
+
 def trainer(model: nn.Module, data: Batch) -> Callable[[], None]:
     """One training step."""
     model.train()
@@ -188,6 +204,11 @@ def graph_bytes(model: nn.Module, data: Batch) -> int:
     model.train()
     excluded = [*model.parameters(), *(part for part in data if part is not None)]
     return kept_bytes(lambda: F.mse_loss(model(*data[:2]), data[2]), excluded)
+
+
+def all_kept(ours: SOFTS, plain: PublishedSOFTS, data: Batch) -> list[int]:
+    """Bytes kept by both forms."""
+    return [graph_bytes(form, data) for form in (ours, plain)]
 
 
 def step_peak(form: str, channels: int) -> int:
@@ -221,7 +242,7 @@ def table(quick: bool, seconds: float) -> list[dict[str, float]]:
         forms = (ours, plain)
         train = fastest([trainer(form, data) for form in forms], seconds / 2, least=4)
         infer = fastest([inference(form, data) for form in forms], seconds / 4, least=4)
-        graph = [graph_bytes(form, data) for form in forms]
+        graph = all_kept(ours, plain, data)
         peak = [step_peak(form, channels) for form in ("ours", "plain")]
         row: dict[str, float] = {"channels": channels}
         for name, (mine, theirs) in {

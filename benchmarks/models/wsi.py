@@ -1,16 +1,16 @@
 """Slides and bags compared with the plain way, in one run: memory and time of a step of ACMIL,
 ragged batches, tiles per second.
 
-    python benchmarks/models/wsi.py     # all three; tiles need the real slides (HEADWISE_DATA)
-    python benchmarks/models/wsi.py --only step
+    python benchmarks/models/wsi.py [--seconds 0.5]     # tiles need the real slides (HEADWISE_DATA)
 
 The plain form of ACMIL is the published one (arXiv 2311.07125) written straight in PyTorch, one bag
-a step; before any timing both must give the same logits. The plain form of reading is a loop over
-openslide's read_region.
+a step; both must give the same logits. The plain form of reading is a loop over openslide's
+read_region. Measured as `ratios.py` says; memory is what is kept for the backward pass.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headwise.benchmarks import ratios
 from headwise.benchmarks.cells import DATA
-from headwise.benchmarks.measure import fastest, kept_bytes, parser_of
+from headwise.benchmarks.measure import Case, LeftOut, Size, kept_bytes
 from headwise.data.slides.slides import Slide
-from headwise.data.slides.tiles import TileReader, tile_grid
+from headwise.data.slides.tiles import Grid, TileReader, tile_grid
 from headwise.models import ACMIL
 from headwise.models.bags.acmil import diversity_loss
 
 BRANCHES = 5
+SLIDES = {"CMU-1-Small-Region.svs": None, "tcga-cr-7395-01a-01-ts1.svs": 0.5}  # name: mpp
 
 
 class Published(nn.Module):
@@ -107,110 +109,107 @@ def step_of(model: nn.Module, call: Callable[[], Tensor]) -> Callable[[], None]:
     return run
 
 
-def step(seconds: float) -> None:
+def cases(size: Size) -> Iterator[Case | LeftOut]:
+    """Steps and the reading of tiles."""
+    yield step(size)
+    for features, inner in ((8, 8),) if size == "tiny" else ((384, 128), (1024, 512)):
+        yield ragged(features, inner)
+    for name, mpp in SLIDES.items():
+        path = DATA / "wsi" / "slides" / name
+        if size == "tiny" or not path.is_file():
+            yield LeftOut(f"tiles of {name}", "not in HEADWISE_DATA, or --quick")
+            continue
+        with Slide(path, mpp) as slide:
+            yield tiles(slide, path)
+
+
+def step(size: Size) -> Case:
     """Forward and backward of one bag of 20,000 x 1,024."""
-    plain, ours = same_weights(1024, 512)
-    x, label = torch.randn(20_000, 1024), torch.tensor([1])
-    calls = [lambda: plain.loss(x, label), lambda: loss_of(ours, x, label)]
+    instances, features, inner = (20, 8, 8) if size == "tiny" else (20_000, 1024, 512)
+    plain, ours = same_weights(features, inner)
+    x, label = torch.randn(instances, features), torch.tensor([1])
+    losses = [partial(loss_of, ours, x, label), partial(plain.loss, x, label)]
     known = [x, *plain.parameters(), *ours.parameters()]
-    graph = [kept_bytes(call, known) for call in calls]
+    steps = [step_of(form, loss) for form, loss in zip((ours, plain), losses)]
 
-    times = fastest([step_of(plain, calls[0]), step_of(ours, calls[1])], seconds)
-    print("ACMIL, forward and backward, one bag of 20,000 x 1,024, inner 512, 5 branches")
-    for name, unit, (plain_size, our_size) in (
-        ("activations", "MiB", [size / 2**20 for size in graph]),
-        ("time", "ms", [1e3 * spent for spent in times]),
-    ):
-        sizes = f"plain {plain_size:6.1f} {unit:<5} ours {our_size:6.1f} {unit:<5}"
-        print(f"  {name:<12} {sizes} ratio {our_size / plain_size:.2f}")
+    def kept() -> list[int]:
+        return [kept_bytes(loss, known) for loss in losses]
+
+    return Case(f"a bag of {instances:,}", steps[0], {"published form": steps[1]}, kept)
 
 
-def ragged(seconds: float) -> None:
+def ragged(features: int, inner: int) -> Case:
     """An optimiser step of 64 small bags at once against 64 steps of one bag."""
-    for features, inner in ((384, 128), (1024, 512)):
-        plain, ours = same_weights(features, inner)
-        generator = torch.Generator().manual_seed(1)
-        lengths = torch.randint(50, 501, (64,), generator=generator)
-        offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-        x, labels = (
-            torch.randn(int(offsets[-1]), features),
-            torch.randint(0, 2, (64,), generator=generator),
-        )
-        ends = offsets.tolist()
-        plain_adam, our_adam = (
-            torch.optim.AdamW(model.parameters(), lr=1e-4) for model in (plain, ours)
-        )
+    plain, ours = same_weights(features, inner)
+    generator = torch.Generator().manual_seed(1)
+    lengths = torch.randint(50, 501, (64,), generator=generator)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    x = torch.randn(int(offsets[-1]), features)
+    labels = torch.randint(0, 2, (64,), generator=generator)
+    plain_adam, our_adam = (
+        torch.optim.AdamW(model.parameters(), lr=1e-4) for model in (plain, ours)
+    )
 
-        def single(ends=ends, x=x, labels=labels, plain=plain, adam=plain_adam) -> None:
-            for b in range(64):
-                adam.zero_grad()
-                plain.loss(x[ends[b] : ends[b + 1]], labels[b : b + 1]).backward()
-                adam.step()
+    def single() -> None:
+        for bag, label in zip(x.split(lengths.tolist()), labels.split(1), strict=True):
+            plain_adam.zero_grad()
+            plain.loss(bag, label).backward()
+            plain_adam.step()
 
-        def together(x=x, labels=labels, offsets=offsets, ours=ours, adam=our_adam) -> None:
-            adam.zero_grad()
-            loss_of(ours, x, labels, offsets).backward()
-            adam.step()
+    def together() -> None:
+        our_adam.zero_grad()
+        loss_of(ours, x, labels, offsets).backward()
+        our_adam.step()
 
-        one_by_one, at_once = fastest([single, together], seconds)
-        print(f"64 bags of 50 to 500 instances, features {features}, inner {inner}")
-        times = f"{one_by_one * 1e3:.0f} ms   one ragged step {at_once * 1e3:.0f} ms"
-        print(f"  64 published steps {times}   {one_by_one / at_once:.2f}x")
+    name = f"64 bags of 50 to 500, {features} to {inner}"
+    return Case(name, together, {"published form, 64 steps": single}, memory=False)
 
 
-def tiles(folder: Path, seconds: float) -> None:
-    """Tiles per second with 2 threads against a loop over read_region, and how long an encoder
-    waits for them.
+def grid_of(slide: Slide) -> Grid:
+    """Tiles of 256 pixels with tissue."""
+    assert slide.mpp is not None
+    return tile_grid(slide, tile=256, tile_mpp=slide.mpp, least_tissue=0.01)
+
+
+def tiles(slide: Slide, path: Path) -> Case:
+    """Tiles with 2 threads against a loop over read_region.
+
+    Both open the slide anew: no slide of real size would come out of OpenSlide's cache a second
+    time.
     """
     import openslide
 
-    for name, mpp in (("CMU-1-Small-Region.svs", None), ("tcga-cr-7395-01a-01-ts1.svs", 0.5)):
+    grid = grid_of(slide)
+    side = (grid.extent, grid.extent)
+
+    def loop() -> None:
+        with openslide.OpenSlide(path) as opened:
+            for x, y in grid.coords.tolist():
+                np.asarray(opened.read_region((x, y), 0, side).convert("RGB"))
+
+    def ours() -> None:
+        slide.close()
+        for _ in TileReader(slide, grid, threads=2):
+            pass
+
+    return Case(f"tiles of {path.name}", ours, {"loop over read_region": loop}, memory=False)
+
+
+def waiting(folder: Path) -> None:
+    """Print how long an encoder of 100 tiles per second, which leaves the CPU alone, waits."""
+    for name, mpp in SLIDES.items():
         path = folder / "wsi" / "slides" / name
         if not path.is_file():
-            print(f"{name}: not there (set HEADWISE_DATA); skipped")
             continue
         with Slide(path, mpp) as slide:
-            assert slide.mpp is not None
-            grid = tile_grid(slide, tile=256, tile_mpp=slide.mpp, least_tissue=0.01)
-            side = (grid.extent, grid.extent)
-
-            # Both open the slide anew: no slide of real size would come out of OpenSlide's cache a
-            # second time.
-            def loop(path=path, grid=grid, side=side) -> None:
-                with openslide.OpenSlide(path) as opened:
-                    for x, y in grid.coords.tolist():
-                        np.asarray(opened.read_region((x, y), 0, side).convert("RGB"))
-
-            def ours(slide=slide, grid=grid) -> None:
-                slide.close()
-                for _ in TileReader(slide, grid, threads=2):
-                    pass
-
-            plain, mine = fastest([loop, ours], seconds)
-            reader, began = TileReader(slide, grid, threads=2, batch=32), time.perf_counter()
+            reader = TileReader(slide, grid_of(slide), threads=2, batch=32)
+            began = time.perf_counter()
             for _, batch, _ in reader:
-                # An encoder of 100 tiles per second that leaves the CPU alone.
                 time.sleep(0.01 * len(batch))
-            took = time.perf_counter() - began
-            print(f"{name}: {len(grid)} tiles of {grid.tile} pixels")
-            rates = [f"{len(grid) / seconds:.0f} tiles/s" for seconds in (plain, mine)]
-            share = f"{reader.waited / took:.1%}"
-            waits = f"an encoder of 100 tiles/s waits {share} of its time"
-            print(f"  loop {rates[0]}   2 threads {rates[1]}   {plain / mine:.2f}x; {waits}")
-
-
-def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--only", choices=("step", "ragged", "tiles"))
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each pair")
-    arguments = parser.parse_args()
-    if arguments.only in (None, "step"):
-        step(arguments.seconds)
-    if arguments.only in (None, "ragged"):
-        ragged(arguments.seconds)
-    if arguments.only in (None, "tiles"):
-        tiles(DATA, arguments.seconds)
+            share = reader.waited / (time.perf_counter() - began)
+            print(f"{name}: an encoder of 100 tiles/s waits {share:.1%} of its time")
 
 
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, ["models/wsi"])
+    waiting(DATA)

@@ -1,41 +1,29 @@
 """Read-outs of attention without its matrix, compared with the matrix and its reduction, in one run
 on this machine.
 
-    python benchmarks/ops/attention_stats.py [--quick] [--seconds 3] [--output
-    runs/benchmarks/attention_stats]
+    python benchmarks/ops/attention_stats.py [--seconds 0.5]
 
 The other form is softmax(q k^T / sqrt(d)) as one tensor (batch 1, 4 heads, width 32) and the
-read-out as one would write it in PyTorch. No figure is printed before both forms agree. Both are
-called in turn and the fastest call of each counts; peak memory is the growth of the process over
-one call, in a process of its own for each form, after a small call of the same kind. "and gradient"
-adds the backward pass towards queries, keys and values. Rollout is of 4 layers; its other form
-multiplies a row with each matrix (faster than the usual product of matrices) and holds one at a
-time.
+read-out as one would write it in PyTorch. Both must agree. Measured as `ratios.py` says. "and
+gradient" adds the backward pass towards queries, keys and values. Rollout is of 4 layers; its other
+form multiplies a row with each matrix (faster than the usual product of matrices) and holds one at
+a time.
 """
 
-import argparse
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from headwise.benchmarks.measure import (
-    fastest,
-    machine_load,
-    parser_of,
-    peak_bytes,
-    peak_of,
-    print_header,
-    print_row,
-)
+from headwise.benchmarks import ratios
+from headwise.benchmarks.measure import Case, Size
 from headwise.kernels.attention_stats import attention_stats, rollout_row
 from headwise.models.attention.diversification import diversification_loss
 
 HEADS, WIDTH, LAYERS = 4, 32, 4
+# Read-outs that `make bench` takes at 4,096 tokens, too.
+LONG = ("entropy", "column_mass", "all")
 Read = Callable[[Tensor, Tensor, Tensor], list[Tensor]]
 
 
@@ -172,39 +160,15 @@ def calls(name: str, tokens: int) -> list[Callable[[], list[Tensor]]]:
     return [partial(call, read, name, tensors) for read in FORMS[name]]
 
 
-def compare(name: str, tokens: int, seconds: float) -> dict[str, Any]:
-    """Time both forms, print their row and give it by name."""
-    ours, theirs = fastest(calls(name, tokens), seconds / 2)
-    small, large = (peak_of(__file__, name, tokens, form, settings={}) for form in (0, 1))
-    times = f"{ours * 1e3:.1f}", f"{theirs * 1e3:.1f}", f"{theirs / ours:.1f}x"
-    memory = f"{small / 2**20:.1f}", f"{large / 2**20:.1f}", f"{small / max(large, 1):.3f}"
-    print_row(name, tokens, *times, *memory)
-    measured = {"seconds": [ours, theirs], "peak_bytes": [small, large]}
-    return {"read_out": name, "tokens": tokens, **measured}
-
-
-def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--quick", action="store_true", help="1,024 tokens only, less time")
-    parser.add_argument("--seconds", type=float, default=3.0, help="time spent on each pair")
-    parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/attention_stats"))
-    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.peak:
-        name, tokens, form = arguments.peak[0], *map(int, arguments.peak[1:])
-        print(peak_bytes(calls(name, tokens)[form], calls(name, 64)[form]))
-        return
-    sizes, seconds = ([1024], 0.5) if arguments.quick else ([1024, 4096], arguments.seconds)
-    rows: list[dict[str, Any]] = []
-    with machine_load(f"{HEADS} heads of {WIDTH}, batch 1"):
-        names = ("read-out", "tokens", "ms here", "ms by the matrix", "")
-        print_header(*names, "MiB here", "MiB by the matrix", "")
-        for name in FORMS:
-            check(name)
-            rows += [compare(name, tokens, seconds) for tokens in sizes]
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "attention_stats.json").write_text(json.dumps(rows, indent=1))
+def cases(size: Size) -> Iterator[Case]:
+    """Both forms of each read-out, checked."""
+    for name in FORMS:
+        check(name)
+        long = [4096] if size == "full" or name in LONG else []
+        for tokens in [64] if size == "tiny" else [1024, *long]:
+            ours, theirs = calls(name, tokens)
+            yield Case(f"{name}, {tokens:,} tokens", ours, {"the matrix": theirs})
 
 
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, ["ops/attention_stats"])

@@ -16,13 +16,24 @@ one or in blocks of 64 (`select_keys`), then gathered and attended to. `--forms`
 compares, instead of both, what the operator chooses from on the CPU, on eight caches of one length;
 half precision, too."""
 
+from collections.abc import Iterator
 from functools import partial
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.benchmarks.measure import fastest, machine_load, parser_of, print_header, print_row
+from headwise.benchmarks.measure import (
+    Call,
+    Case,
+    Size,
+    fastest,
+    machine_load,
+    parser_of,
+    print_header,
+    print_row,
+)
 from headwise.kernels.fused_attention import attend
 from headwise.kernels.key_selection import select_keys
 from headwise.kernels.ragged_decode import cpu, decode_attention
@@ -55,10 +66,8 @@ def cut(x: Tensor, held: list[int]) -> Tensor:
     return torch.cat(parts)
 
 
-def compare_plan(
-    cache: list[Tensor], query: Tensor, share: float, seconds: float
-) -> tuple[int, list[float]]:
-    """Keys of the plan, and seconds of: ours, by rule, masked, full, full by ours."""
+def plan_calls(cache: list[Tensor], query: Tensor, share: float) -> tuple[int, list[Call]]:
+    """Keys of the plan, and calls, which agree: ours, by rule, masked, full, full by ours."""
     key, value = cache
     (samples, heads, tokens, _), group = key.shape, query.shape[1] // key.shape[1]
     full = round(heads * share) - 1
@@ -67,8 +76,7 @@ def compare_plan(
     rows = cut(key, held), cut(value, held)
     mask = torch.arange(tokens) >= tokens - lengths[..., None]
     mask = mask.repeat_interleave(group, 1)[:, :, None]
-    full = [tokens] * heads
-    all_starts, all_lengths = caches(samples, full)
+    all_starts, all_lengths = caches(samples, [tokens] * heads)
     by_rule_rows = [x.clone() for x in rows]
     masked_key, masked_value = key.clone(), value.clone()
     all_rows = key.flatten(0, 2).clone(), value.flatten(0, 2).clone()
@@ -96,7 +104,19 @@ def compare_plan(
     ]
     for first, second in ((0, 1), (0, 2), (3, 4)):
         torch.testing.assert_close(calls[first](), calls[second](), rtol=1e-4, atol=1e-5)
-    return sum(held), fastest(calls, seconds)
+    return sum(held), calls
+
+
+def cases(size: Size) -> Iterator[Case]:
+    """Ours beside the other ways to read a cut cache, and the full one."""
+    for (group, width), tokens, share in product(
+        SHAPES, {"tiny": (16,), "short": (8192,), "full": TOKENS}[size], SHARES
+    ):
+        query, cache = inputs(1, group, 1, tokens, width)
+        held, (ours, by_rule, masked, _, full) = plan_calls(cache, query, share)
+        name = f"{group} queries a key of {width}, {tokens:,} tokens, {held / HEADS / tokens:.1%}"
+        others = {"SDPA by rule": by_rule, "SDPA, masked": masked, "ours, full cache": full}
+        yield Case(name, ours, others, memory=False)
 
 
 def chosen_times(cache: list[Tensor], query: Tensor, seconds: float) -> list[float]:
@@ -194,7 +214,8 @@ def main() -> None:
             for tokens in TOKENS:
                 query, cache = inputs(options.samples, group, options.queries, tokens, width)
                 for share in SHARES:
-                    held, times = compare_plan(cache, query, share, options.seconds)
+                    held, calls = plan_calls(cache, query, share)
+                    times = fastest(calls, options.seconds)
                     size = 2 * options.samples * width * 4 / 1e6  # of a key with its value
                     print_row(
                         *(f"{group}, {width}", f"{tokens:,}"),

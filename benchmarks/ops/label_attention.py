@@ -1,32 +1,21 @@
 """Attention by labels compared with two plain forms: time and peak memory, forward and backward.
 
-    python benchmarks/ops/label_attention.py [--threads 1] [--seconds 3]
+    python benchmarks/ops/label_attention.py [--threads 1] [--seconds 0.5]
 
 float32, 1,000 labels, texts of 512 tokens. "Means" is the usual form: the softmax of all scores, a
 mean of the tokens for each label (batch x labels x width), and its product with the weights of the
 label. "Evidence" takes the weights of the label to the tokens first, so that no mean exists, but
 holds scores, weights and evidence (batch x labels x tokens). All must agree in values and
-gradients before anything is timed. They are called in turn; the fastest of each counts. Peak memory
-is the growth of a process of its own over one step, with one thread: everything but the inputs,
-gradients included.
+gradients. Measured as `ratios.py` says; memory is everything but the inputs, gradients included.
 """
 
-import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from headwise.benchmarks.measure import (
-    both_passes,
-    fastest,
-    machine_load,
-    parser_of,
-    peak_bytes,
-    peak_of,
-    print_header,
-    print_row,
-)
+from headwise.benchmarks import ratios
+from headwise.benchmarks.measure import Case, Size, both_passes
 from headwise.kernels.label_attention import label_attention
 
 CASES = ((16, 512, 1000, 64), (16, 512, 1000, 128), (16, 512, 1000, 256))
@@ -56,36 +45,17 @@ def step(form: Callable[..., Tensor], case: tuple[int, ...]) -> Callable[[], tup
     return both_passes(form, inputs, gradient=torch.randn(batch, labels))
 
 
-def compare(case: tuple[int, ...], seconds: float) -> None:
-    """Check that the forms agree, time them and print their row."""
-    calls = [step(form, case) for form in FORMS]
-    expected = calls[1]()
-    for call in (calls[0], calls[2]):
-        torch.testing.assert_close(call(), expected, rtol=1e-3, atol=1e-4)
-    milliseconds = [1e3 * spent for spent in fastest(calls, seconds)]
-    mebibytes = [peak_of(__file__, *case, form) / 2**20 for form in range(len(FORMS))]
-    cells = [f"{x:.0f}" for x in (*milliseconds, *mebibytes)]
-    ratios = [f"{x / mebibytes[0]:.1f}x" for x in mebibytes[1:]]
-    print_row(*case, *cells, *ratios)
-
-
-def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=3.0, help="for each form")
-    parser.add_argument("--peak", type=int, nargs=5, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.peak:
-        *case, form = arguments.peak
-        print(peak_bytes(step(FORMS[form], tuple(case))))
-        return
-    with machine_load("forward and backward, float32", arguments.threads):
-        names = ("batch", "tokens", "labels", "width", "ms here", "ms means", "ms evidence")
-        memory = ("MiB here", "MiB means", "MiB evidence", "less than means", "less than evidence")
-        print_header(*names, *memory)
-        for case in CASES:
-            compare(case, arguments.seconds)
+def cases(size: Size) -> Iterator[Case]:
+    """All forms, checked."""
+    for case in {"tiny": ((1, 16, 8, 4),), "short": CASES[:1], "full": CASES}[size]:
+        ours, by_means, by_evidence = (step(form, case) for form in FORMS)
+        expected = by_means()
+        for call in (ours, by_evidence):
+            torch.testing.assert_close(call(), expected, rtol=1e-3, atol=1e-4)
+        batch, tokens, labels, width = case
+        name = f"batch {batch}, {tokens} tokens, {labels} labels, width {width}"
+        yield Case(name, ours, {"means": by_means, "evidence": by_evidence})
 
 
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, ["ops/label_attention"])

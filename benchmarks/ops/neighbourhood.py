@@ -1,29 +1,20 @@
 """Attention in a window of a grid, compared with unfolding the grid (torch's unfold and einsum):
 time and peak memory.
 
-    python benchmarks/ops/neighbourhood.py
+    python benchmarks/ops/neighbourhood.py [--seconds 0.5]
 
-Batch 1, one thread, float32; both are given the same logits and values and must agree before
-anything is timed.
+Batch 1, one thread, float32; both are given the same logits and values and must agree.
+Measured as `ratios.py` says.
 """
 
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.benchmarks.measure import (
-    fastest,
-    memory_environment,
-    parser_of,
-    peak_bytes,
-    print_header,
-    print_row,
-    training_step,
-)
+from headwise.benchmarks import ratios
+from headwise.benchmarks.measure import Case, Size, training_step
 from headwise.kernels.neighbourhood import neighbourhood_attention
 
 # channels, side of the image, window, heads
@@ -58,44 +49,20 @@ class Unfolded(Step):
         return torch.einsum("bhnw,bhewn->bhne", weights, copies)
 
 
-def main() -> None:
-    parser_of(__doc__).parse_args()
-    if os.environ.get("MALLOC_TRIM_THRESHOLD_") is None:
-        # The allocator's settings are read when a process starts.
-        raise SystemExit(
-            subprocess.call([sys.executable, __file__], env=os.environ | memory_environment())
-        )
-    torch.set_num_threads(1)
-    print_header(
-        "channels, image, window",
-        "inference, ms",
-        "memory, MiB",
-        "training, ms",
-        "memory, MiB",
-        "faster by",
-        "memory",
-    )
-    for case in CASES:
+def cases(size: Size) -> Iterator[Case]:
+    """Inference and training of both forms, checked."""
+    for case in {"tiny": ((4, 6, 3, 1),), "short": CASES[1:], "full": CASES}[size]:
         torch.manual_seed(0)
         ours, theirs = Step(*case), Unfolded(*case)
         theirs.load_state_dict(ours.state_dict())
         torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-4)
-        with torch.no_grad():
-            times = fastest([ours, theirs], 0.5)
-            memory = [peak_bytes(ours), peak_bytes(theirs)]
-        steps = [training_step(ours, ours), training_step(theirs, theirs)]
-        training, more = fastest(steps, 0.5), [peak_bytes(step) for step in steps]
-        mib = [f"{a / 2**20:.1f} / {b / 2**20:.0f}" for a, b in (memory, more)]
-        print_row(
-            f"{case[0]}, {case[1]} x {case[1]}, {case[2]} x {case[2]}",
-            f"{1e3 * times[0]:.1f} / {1e3 * times[1]:.1f}",
-            mib[0],
-            f"{1e3 * training[0]:.1f} / {1e3 * training[1]:.1f}",
-            mib[1],
-            f"{times[1] / times[0]:.1f}x, {training[1] / training[0]:.1f}x",
-            f"{memory[0] / memory[1]:.3f}, {more[0] / more[1]:.3f}",
-        )
+        channels, side, window, heads = case
+        name = f"{channels} channels, {side} x {side}, window {window}, {heads} heads"
+        without = [torch.no_grad()(form.forward) for form in (ours, theirs)]
+        yield Case(f"{name}, inference", without[0], {"unfolded": without[1]})
+        steps = [training_step(form, form) for form in (ours, theirs)]
+        yield Case(f"{name}, training", steps[0], {"unfolded": steps[1]})
 
 
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, ["ops/neighbourhood"])

@@ -1,36 +1,29 @@
 """A few queries per sample to ragged keys, compared with padding and with torch's nested tensors:
 time and peak memory.
 
-    python benchmarks/ops/ragged_attention.py [--samples 4096] [--seconds 1]
+    python benchmarks/ops/ragged_attention.py [--seconds 0.5]
 
-Forward and backward pass, float32, one thread. Lengths are generated: log-normal, rounded down and
-cut at the longest, so that most samples are short, some empty and few long. Padded: keys and values
-copied to (samples, longest), then `scaled_dot_product_attention` with a boolean mask. The copy is
-one indexed write, because the backward pass of `torch.nn.utils.rnn.pad_sequence` copies the whole
-gradient once per sample. Nested: the jagged layout, no padding. All forms must agree in values and
-gradients before anything is timed; they are called in turn and the fastest call counts. Peak memory
-is the growth of a process of its own over one call: everything but the inputs, gradients included.
+Forward and backward pass, float32, one thread, 4,096 samples. Lengths are generated: log-normal,
+rounded down and cut at the longest, so that most samples are short, some empty and few long.
+Padded: keys and values copied to (samples, longest), then `scaled_dot_product_attention` with a
+boolean mask. The copy is one indexed write, because the backward pass of
+`torch.nn.utils.rnn.pad_sequence` copies the whole gradient once per sample. Nested: the jagged
+layout, no padding. All forms must agree in values and
+gradients. Measured as `ratios.py` says; memory is everything but the inputs, gradients included.
 """
 
-import argparse
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headwise.benchmarks.measure import (
-    both_passes,
-    fastest,
-    parser_of,
-    peak_bytes,
-    peak_of,
-    print_header,
-    print_row,
-)
+from headwise.benchmarks import ratios
+from headwise.benchmarks.measure import Case, Size, both_passes
 from headwise.kernels.ragged_attention import ragged_attention
 
+SAMPLES = 4096
 # queries, heads, width of a head, mean and deviation of the logarithm of a length, longest
 CASES = (
     (8, 4, 16, 1.8, 1.1, 100),
@@ -92,46 +85,20 @@ def random_inputs(samples: int, case: tuple[float, ...]) -> tuple[list[Tensor], 
     return [torch.randn(shape, requires_grad=True) for shape in shapes], offsets
 
 
-def compare(samples: int, seconds: float) -> None:
-    """Check that all forms agree, time them and print a row for each case."""
-    times_head = " / ".join(FORMS)
-    names = ("queries, heads, width", "mean, longest, empty", f"ms {times_head}", "MiB")
-    print_header(*names, "faster than", "memory")
-    for number, case in enumerate(CASES):
-        inputs, offsets = random_inputs(samples, case)
-        steps = [both_passes(form, inputs, offsets) for form in FORMS.values()]
-        expected = steps[0]()
-        for rival in steps[1:]:
-            torch.testing.assert_close(rival(), expected, rtol=1e-4, atol=1e-4)
-        times = fastest(steps, seconds)
-        words = (number, "--samples", samples)
-        memory = [peak_of(__file__, form, *words) / 2**20 for form in FORMS]
-        lengths = offsets.diff()
-        print_row(
-            ", ".join(map(str, case[:3])),
-            f"{lengths.float().mean():.1f}, {lengths.max()}, {(lengths == 0).float().mean():.1%}",
-            " / ".join(f"{1e3 * t:.1f}" for t in times),
-            " / ".join(f"{m:.0f}" for m in memory),
-            f"padded {times[1] / times[0]:.1f}x, nested {times[2] / times[0]:.1f}x",
-            f"{memory[0] / memory[1]:.2f} of padded, {memory[0] / memory[2]:.2f} of nested",
-        )
-
-
-def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--samples", type=int, default=4096)
-    parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+def cases(size: Size) -> Iterator[Case]:
+    """All forms, checked."""
     warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")
-    torch.set_num_threads(1)
-    if arguments.peak:
-        form, number = arguments.peak
-        inputs, offsets = random_inputs(arguments.samples, CASES[int(number)])
-        print(peak_bytes(both_passes(FORMS[form], inputs, offsets)))
-        return
-    compare(arguments.samples, arguments.seconds)
+    for case in CASES[:1] if size == "tiny" else CASES:
+        inputs, offsets = random_inputs(16 if size == "tiny" else SAMPLES, case)
+        ours, *others = (both_passes(form, inputs, offsets) for form in FORMS.values())
+        expected = ours()
+        for other in others:
+            torch.testing.assert_close(other(), expected, rtol=1e-4, atol=1e-4)
+        queries, heads, width = case[:3]
+        mean, longest = offsets.diff().float().mean(), offsets.diff().max()
+        name = f"{queries} queries, {heads} heads of {width}, {mean:.1f} keys, at most {longest}"
+        yield Case(name, ours, dict(zip(list(FORMS)[1:], others)))
 
 
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, ["ops/ragged_attention"])

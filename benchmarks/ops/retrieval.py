@@ -15,7 +15,8 @@ given to it. `--spread` is the noise around an identity's centre; inf: no identi
 import multiprocessing
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from functools import partial
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Literal
@@ -23,9 +24,10 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from headwise.benchmarks.measure import fastest, print_header, print_row
+from headwise.benchmarks.measure import Call, Case, Size, fastest, print_header, print_row
 from headwise.pipelines.metrics.reranking import rerank
 from headwise.pipelines.metrics.retrieval import (
+    Retrieval,
     bootstrap,
     retrieval_scores,
     score_vectors,
@@ -84,6 +86,27 @@ def argsort_and_loop(
     return float(np.mean(ap)), float(np.mean(inp)), np.mean(cmc, axis=0)
 
 
+def cases(size: Size) -> Iterator[Case]:
+    """Ours and the loop."""
+    sizes = {"tiny": (100, 400, 4), "short": (500, 15913, 768), "full": (3368, 15913, 768)}[size]
+    ours, others, _ = ways(random_vectors(*sizes, spread=2.5))
+    yield Case(f"{sizes[0]:,} queries, {sizes[1]:,} pictures", ours, others, memory=False)
+
+
+def ways(data: tuple[np.ndarray, ...]) -> tuple[Call, dict[str, Call], Retrieval]:
+    """Ours, the loop with both sorts, and the scores, which are those of the stable one."""
+    given = squared_euclidean(data[0], data[1]), *data[2:]
+    stable = partial(argsort_and_loop, *given, kind="stable")
+    ours, theirs = retrieval_scores(*given), stable()
+    np.testing.assert_allclose((ours.mean_ap, ours.mean_inp), theirs[:2], rtol=1e-12)
+    np.testing.assert_allclose(ours.cmc, theirs[2], rtol=1e-12)
+    others = {
+        "argsort and loop": partial(argsort_and_loop, *given),
+        "stable argsort and loop": stable,
+    }
+    return partial(retrieval_scores, *given), others, ours
+
+
 def reranked(answer: SimpleQueue, queries: int, gallery: int, width: int, spread: float) -> None:
     """Put the seconds, the bytes and the mAP of one re-ranking into `answer`."""
     data = random_vectors(queries, gallery, width, spread)
@@ -111,22 +134,12 @@ def main(
         measured.append(answer.get())
         child.join()
     data = random_vectors(queries, gallery, width, spread)
-    distance = squared_euclidean(data[0], data[1])
-    names = ("ours", "argsort and loop", "stable argsort and loop")
-    calls: list[Callable[[], object]] = [
-        lambda: retrieval_scores(distance, *data[2:]),
-        lambda: argsort_and_loop(distance, *data[2:]),
-        lambda: argsort_and_loop(distance, *data[2:], kind="stable"),
-    ]
-    best = fastest(calls, seconds=0, least=rounds)
-    ours = retrieval_scores(distance, *data[2:])
-    theirs = argsort_and_loop(distance, *data[2:], kind="stable")
-    np.testing.assert_allclose((ours.mean_ap, ours.mean_inp), theirs[:2], rtol=1e-12)
-    np.testing.assert_allclose(ours.cmc, theirs[2], rtol=1e-12)
+    call, others, ours = ways(data)
+    best = fastest([call, *others.values()], seconds=0, least=rounds)
     sizes = f"{gallery:,} gallery pictures, {width} numbers, {ours.skipped} skipped"
     print(f"{queries:,} generated queries, {sizes}")
     print_header("form", "seconds", "ours is faster by")
-    for name, spent in zip(names, best, strict=True):
+    for name, spent in zip(("ours", *others), best, strict=True):
         print_row(name, f"{spent:.2f}", f"{spent / best[0]:.1f}x")
     scores = f"mAP {ours.mean_ap:.6f}, mINP {ours.mean_inp:.6f}, rank 1 {ours.cmc[0]:.6f}"
     print(f"{scores}; all equal to the stable form's")

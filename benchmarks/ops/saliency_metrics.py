@@ -1,20 +1,24 @@
 """Metrics of saliency, compared with PySODMetrics: all of them together, one picture at a time and
 in a batch.
 
-    python benchmarks/ops/saliency_metrics.py [--rounds 15] [--pictures 8]
+    python benchmarks/ops/saliency_metrics.py [--seconds 0.5]
 
 Needs `pip install --no-deps pysodmetrics==1.6.2 scikit-image`. Generated maps of 686 x 404 pixels,
 drawn around a mask. S-measure, E-measure, F-measure, weighted F-measure and MAE; values must agree
-to 1e-6 before anything is timed. Called in turn; the median of each counts.
+to 1e-6. Measured as `ratios.py` says.
 """
+
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
 
-from headwise.benchmarks.measure import medians, parser_of, print_header, print_row
+from headwise.benchmarks import ratios
+from headwise.benchmarks.measure import Case, Size
 from headwise.pipelines.metrics.saliency import saliency_scores
 
-HEIGHT, WIDTH = 404, 686
+HEIGHT, WIDTH, PICTURES = 404, 686, 8
 
 
 def random_picture(number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -52,12 +56,9 @@ def theirs(level: np.ndarray, mask: np.ndarray) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    parser = parser_of(__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--pictures", type=int, default=8, help="of the batch")
-    arguments = parser.parse_args()
-    pairs = [random_picture(number) for number in range(arguments.pictures)]
+def cases(size: Size) -> Iterator[Case]:
+    """One picture, and a picture of a batch, checked."""
+    pairs = [random_picture(number) for number in range(1 if size == "tiny" else PICTURES)]
     level, mask = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*pairs))
     scores = saliency_scores(level, mask)
     for place, pair in enumerate(pairs):
@@ -65,23 +66,12 @@ def main() -> None:
             np.testing.assert_allclose(
                 getattr(scores, name)[place].numpy(), value, atol=1e-6, rtol=0, err_msg=name
             )
-    ours, rival, batch = medians(
-        [
-            lambda: saliency_scores(level[:1], mask[:1]),
-            lambda: theirs(*pairs[0]),
-            lambda: saliency_scores(level, mask),
-        ],
-        arguments.rounds,
-    )
-    print(f"{WIDTH} x {HEIGHT}, {torch.get_num_threads()} threads, ms a picture\n")
-    print_header("here", "PySODMetrics", "share", "here, in a batch")
-    print_row(
-        f"{1e3 * ours:.1f}",
-        f"{1e3 * rival:.1f}",
-        f"{ours / rival:.2f}",
-        f"{1e3 * batch / arguments.pictures:.1f}",
-    )
+    one, all_ = partial(saliency_scores, level[:1], mask[:1]), partial(saliency_scores, level, mask)
+    by_theirs = {"PySODMetrics": lambda: [theirs(*pair) for pair in pairs]}
+    first = {"PySODMetrics": lambda: theirs(*pairs[0])}
+    yield Case(f"one picture, {WIDTH} x {HEIGHT}", one, first, memory=False)
+    yield Case(f"{len(pairs)} pictures in a batch", all_, by_theirs, memory=False)
 
 
 if __name__ == "__main__":
-    main()
+    ratios.main(__doc__, ["ops/saliency_metrics"])

@@ -13,13 +13,17 @@ process with --workers 0.
 """
 
 import json
+import os
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from headwise.benchmarks.measure import parser_of, print_header, print_row
+from headwise.benchmarks.measure import Case, LeftOut, Size, parser_of, print_header, print_row
 
 HERE = Path(__file__).parent
 HEADWISE = [sys.executable, "-m", "headwise.pipelines.engine", "ranking"]
@@ -82,6 +86,34 @@ def scoring_commands(folder: Path, rival: list[str], with_rival: bool) -> dict[s
     return ways
 
 
+def cases(size: Size) -> Iterator[Case | LeftOut]:
+    """Scoring of a smaller table; FUXICTR names the interpreter in `make bench`."""
+    python = os.environ.get("FUXICTR")
+    if python is None or size == "tiny":
+        yield LeftOut("scoring", "FUXICTR names no interpreter with FuxiCTR, or --quick")
+        return
+    rows = 200_000 if size == "short" else 5_000_000
+    with TemporaryDirectory() as name:
+        folder, rival = Path(name), [python, str(HERE / "fuxictr_scoring.py")]
+        prepare(folder, rows, rival, True)
+        commands = scoring_commands(folder, rival, True)
+        if size == "short":
+            del commands["FuxiCTR blocks"]  # the slower of its ways
+        ways = {name: partial(scored, folder, words) for name, words in commands.items()}
+
+        def peaks() -> list[int]:
+            return [int(2**20 * call()[1]) for call in ways.values()]
+
+        others = {name: call for name, call in ways.items() if name != "headwise"}
+        yield Case(f"{rows:,} rows", ways["headwise"], others, peaks)
+
+
+def scored(folder: Path, words: list[str]) -> tuple[float, float, str]:
+    """What `timed` gives, of a table that is not scored yet."""
+    (folder / "ours.parquet").unlink(missing_ok=True)
+    return timed(words)
+
+
 def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument(
@@ -99,8 +131,7 @@ def main() -> None:
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(arguments.repeats):
         for name, words in ways.items():
-            (folder / "ours.parquet").unlink(missing_ok=True)
-            seconds, memory, _ = timed(words)
+            seconds, memory, _ = scored(folder, words)
             runs[name].append((seconds, memory))
             print(f"{name}: {seconds:.1f} s", flush=True)
     base = min(runs["headwise"])[0]
