@@ -24,6 +24,7 @@ from ...data.text_files import (
     read_text_file,
     refuse_long_text,
 )
+from ...models.language.answers import end_tokens, padding_token
 from ...models.language.running.attach import attach
 from ..engine.inference.standard_input import STDIN, aside_of, set_aside
 from ..engine.opened_models import open_base
@@ -31,7 +32,7 @@ from ..engine.pipeline import Context, Item, Schema
 from .caches import open_cache
 from .coding import Coder
 from .data import reading_of
-from .generation import Writing, Written, end_tokens, full_bytes, write_alone, write_batch
+from .generation import Writing, Written, full_bytes, write_alone, write_batch
 from .options import LongContextPredictOptions
 from .planned import PlannedModel
 from .spec import LongContextSpec
@@ -194,14 +195,14 @@ def _written(
     """Answers by place: in batches of prompts of about the same length, alone where tokens are
     drawn, a second question follows, or a stored cache is asked.
     """
-    ends = end_tokens(model, coder)
+    ends = end_tokens(model, coder.tokenizer)
     writing = Writing(
         options.max_new_tokens,
         options.sample,
         options.temperature,
         options.seed,
         ends,
-        coder.pad(ends),
+        padding_token(coder.tokenizer, ends),
     )
     cache = None
     if options.cache is not None:

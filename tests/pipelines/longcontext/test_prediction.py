@@ -12,11 +12,12 @@ import torch
 from polars.testing import assert_frame_equal
 
 from headwise.base.errors import InputError
+from headwise.models.language.answers import end_tokens, padding_token
 from headwise.models.language.running.attach import attach
 from headwise.pipelines import longcontext
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.longcontext.coding import Coder
-from headwise.pipelines.longcontext.generation import Writing, end_tokens, write_alone, write_batch
+from headwise.pipelines.longcontext.generation import Writing, write_alone, write_batch
 from headwise.pipelines.longcontext.planned import planned
 
 CONTEXT = "In the red house lives a baker. " * 8
@@ -38,9 +39,9 @@ def predicted(run, tmp_path, rows, **options):
 
 
 def writing_of(model, coder, **changes):
-    ends = end_tokens(model, coder)
+    ends = end_tokens(model, coder.tokenizer)
     return Writing(**{"limit": 6, "sample": False, "temperature": 1.0, "seed": 0, "end": ends,
-                      "pad": coder.pad(ends), **changes})  # fmt: skip
+                      "pad": padding_token(coder.tokenizer, ends), **changes})  # fmt: skip
 
 
 def greedy(model, plan, tokens, limit, ends):
