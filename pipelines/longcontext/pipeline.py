@@ -104,12 +104,12 @@ class LongContextPipeline(
         self,
         model: nn.Module,
         splits: Splits[LongContextSpec, PromptPart],
-        options: LongContextOptions,
-        device: torch.device,
+        context: Context[LongContextOptions, LongContextSpec],
     ) -> None:
         """Make the plan."""
         domain = planned(model)
-        domain.take(fit_plan(Fitting(domain, splits.train, options, splits.spec)))
+        fitting = Fitting(domain, splits.train, context.options, splits.spec, context.measured)
+        domain.take(fit_plan(fitting))
 
     def rungs(self, spec: LongContextSpec) -> LongContextRungs:
         """Windows of the same size, and the plan."""

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -221,7 +222,8 @@ def _finish(
     say_more: prints and writes what was noted since the training began.
     """
     with torch.no_grad():
-        pipeline.complete(model, splits, options, device)
+        run.measured.mkdir(exist_ok=True)
+        pipeline.complete(model, splits, Context(options, splits.spec, {}, device, run.measured))
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     # Choose by the validation part what predicts; all that follows is of the one chosen.
     ladder = fit_ladder(pipeline, model, splits, Context(options, splits.spec, {}, device))
@@ -253,6 +255,7 @@ def _finish(
     rows = predicted.table()
     pictures = [*pipeline.prediction_figures(rows, options, splits.spec), *review.pictures]
     write_report(run, pipeline, replace(review, pictures=pictures))
+    shutil.rmtree(run.measured)
     say(review.headline)
     say(f"report {run.path / 'report.html'}")
 
