@@ -75,11 +75,16 @@ def left_padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor,
 
 def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Tokens that end an answer: the tokenizer's end of a text, and what the model's settings of
-    generation name, such as the end of a turn.
+    generation name, such as the end of a turn. Numbers that the model has no token for are none.
     """
     configured = model.generation_config.eos_token_id if model.generation_config else None
     ends = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in (*ends, tokenizer.eos_token_id) if isinstance(token, int))
+    tokens = range(model.config.get_text_config(decoder=True).vocab_size)
+    return frozenset(
+        token
+        for token in (*ends, tokenizer.eos_token_id)
+        if isinstance(token, int) and token in tokens
+    )
 
 
 def padding_token(tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> int:

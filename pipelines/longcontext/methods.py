@@ -12,7 +12,7 @@ import torch
 
 from ...base.errors import InputError
 from ...base.files import clear_aside
-from ...models.language.analysis.needle import NeedlePrompt, plan_by_needle
+from ...models.language.analysis.needle import NeedlePrompt, heads_within, plan_by_needle
 from ...models.language.plans.facts import ModelFacts
 from ...models.language.plans.plan import Plan
 from ...models.language.plans.rules import Budget
@@ -159,6 +159,15 @@ def _needle(fitting: Fitting) -> Plan:
             "--method needle: needs prompts whose answer stands in them, word for word; the "
             "training part has none (give texts, over which such prompts are generated)"
         )
+    keep = {"sink": fitting.sink, "window": fitting.window}
+    try:  # before the work
+        count = heads_within(
+            fitting.options.share, fitting.facts, **keep, length=fitting.spec.longest
+        )
+    except ValueError as error:
+        raise InputError(
+            f"--share: {error}; give a smaller --sink and --window, or longer prompts"
+        ) from None
     scores = scored_heads(
         fitting.model.base,
         prompts,
@@ -171,38 +180,7 @@ def _needle(fitting: Fitting) -> Plan:
         "prompts": len(prompts),
         "agreement_of_halves": scores.agreement(max(1, fitting.facts.layers // 2)),
     }
-
-    def with_heads(count: int) -> Plan:
-        return plan_by_needle(
-            scores,
-            fitting.facts,
-            heads=count,
-            sink=fitting.sink,
-            window=fitting.window,
-            fitted_on=facts,
-        )
-
-    return largest_within(fitting, with_heads)
-
-
-def largest_within(fitting: Fitting, with_heads: Callable[[int], Plan]) -> Plan:
-    """The plan with the most full heads that keeps at most --share of the longest prompt. Raises
-    InputError where sink and window alone keep more.
-    """
-    share, longest = fitting.options.share, fitting.spec.longest
-    plan = None
-    for count in range(fitting.facts.layers * fitting.facts.kv_heads + 1):
-        larger = with_heads(count)
-        if larger.kept(longest) > share + 1e-9:
-            break
-        plan = larger
-    if plan is None:
-        raise InputError(
-            f"--share {share:g}: a sink of {fitting.sink} and a window of {fitting.window} tokens "
-            f"alone keep {with_heads(0).kept(longest):.3f} of {longest} tokens; give smaller ones "
-            "or longer prompts"
-        )
-    return plan
+    return plan_by_needle(scores, fitting.facts, heads=count, **keep, fitted_on=facts)
 
 
 def _lychee_learner(

@@ -64,7 +64,8 @@ MEASURES = {
 @pytest.mark.parametrize("method", MEASURES)
 def test_f17_kill_while_prompts_are_measured(tally, launch, prompts, tmp_path, dice, method):
     words = ["longcontext", "train", "--data", prompts, "--model", "generated", "--method", method]
-    words += ["--share", "0.6", "--fit-prompts", "6", "--choose", "model", "--run"]
+    words += ["--share", "0.6", "--fit-prompts", "6", "--validation-prompts", "2"]
+    words += ["--test-prompts", "2", "--choose", "model", "--run"]
     code, command = launch.run(*words, tmp_path / "once")
     assert code == 0, command.text()
     assert not (tmp_path / "once" / "measured").exists()

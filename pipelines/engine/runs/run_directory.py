@@ -119,7 +119,7 @@ class RunDirectory:
         created."""
         if self._existed is None:
             return
-        for name in ("sample", "assets"):
+        for name in ("sample", "assets", self.measured.name):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in ("config.yaml", "spec.json", "environment.json", ACCOUNT, MEMBERS, ".lock"):
             (self.path / name).unlink(missing_ok=True)

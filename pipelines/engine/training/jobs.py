@@ -92,6 +92,14 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
         printed = copy.deepcopy(account.entries())
         model = trainer.run()
         if fabric.is_global_zero:
+            try:
+                _complete(
+                    pipeline, model, splits, Context(data, splits.spec, {}, fabric.device), run
+                )
+            except InputError:
+                if not trainer.progress.step:  # nothing was trained that would be lost
+                    run.take_back()
+                raise
             say_more = partial(publish, account, run.path / ACCOUNT, before=printed)
             _finish(pipeline, data, splits, run, model, fabric.device, say_more)
         fabric.barrier()
@@ -208,6 +216,18 @@ def _write_assets(run: RunDirectory, splits: Splits[SpecT, DataT]) -> Splits[Spe
     return replace(splits, spec=splits.spec.with_assets(checksums, folder))
 
 
+def _complete(
+    pipeline: Pipeline[OptionsT, SpecT],
+    model: nn.Module,
+    splits: Splits[SpecT],
+    context: Context[OptionsT, SpecT],
+    run: RunDirectory,
+) -> None:
+    run.measured.mkdir(exist_ok=True)
+    with torch.no_grad():
+        pipeline.complete(model, splits, replace(context, measured=run.measured))
+
+
 def _finish(
     pipeline: Pipeline[OptionsT, SpecT],
     options: OptionsT,
@@ -221,9 +241,6 @@ def _finish(
 
     say_more: prints and writes what was noted since the training began.
     """
-    with torch.no_grad():
-        run.measured.mkdir(exist_ok=True)
-        pipeline.complete(model, splits, Context(options, splits.spec, {}, device, run.measured))
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     # Choose by the validation part what predicts; all that follows is of the one chosen.
     ladder = fit_ladder(pipeline, model, splits, Context(options, splits.spec, {}, device))

@@ -149,7 +149,7 @@ def test_an_answer_ends_where_the_settings_of_the_model_or_the_template_say(open
     pad, end = opened.tokenizer.pad_token_id, opened.tokenizer.eos_token_id
     before = opened.tokenizer.chat_template
     assert DialogueCoder(opened, "chat").ends == {end}
-    with_ends(opened, monkeypatch, configured=[pad, 7], template=before)
+    with_ends(opened, monkeypatch, configured=[pad, 7, -3, 10**9, "x"], template=before)
     assert DialogueCoder(opened, "plain").ends == {end, pad, 7}
     with_ends(opened, monkeypatch, configured=None, template=before.replace("<end>", "<pad>"))
     coder = DialogueCoder(opened, "chat")

@@ -307,7 +307,11 @@ REFUSED = [
     ({"depths": (1.5,)}, "--depths 1.5: must be from 0"),
     ({"lengths": (8,)}, "--lengths 8: must be at least 32 tokens"),
     ({"method": "full", "window": 8}, "--window: is read by the methods that make a plan"),
-    ({"share": 0.1}, r"--share 0.1: a sink of \d+ and a window of \d+ tokens alone keep"),
+    (
+        {"share": 0.1},
+        r"--share: a share of 0.1 .* cannot be kept: sink \d+ and window \d+ alone are",
+    ),
+    ({"method": "moa", "share": 0.1}, "--method moa: keep 0.1: cannot be met at"),
     ({"model": "no-such-model"}, "is no model and no folder"),
 ]
 
@@ -317,6 +321,17 @@ def test_what_cannot_be_made_is_refused_in_one_line(tmp_path, options, message):
     with pytest.raises(InputError, match=message) as caught:
         longcontext.train(run=tmp_path / "run", **options)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists(), "the corrected command can use the same directory"
+
+
+def test_a_method_that_learns_from_answers_needs_one_for_each_prompt(tmp_path):
+    rows = [{"prompt": f"the key is {k}. the key is"} for k in range(12)]
+    (tmp_path / "none.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(InputError, match="--method flux: learns from answers; some prompts have"):
+        longcontext.train(
+            run=tmp_path / "run", data=tmp_path / "none.jsonl", model="generated", method="flux"
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_plan_of_another_model_is_refused(tmp_path):
