@@ -181,9 +181,8 @@ def test_a_file_that_is_no_cache_is_refused_at_once(run, tmp_path, content):
         longcontext.compress(run=run, input=tmp_path / "a.txt", output=cache)
         content = cache.read_bytes()[:-9]
     cache.write_bytes(save({"x": torch.ones(2)}) if content == "plain" else content)
-    with pytest.raises(
-        InputError, match=r"c\.safetensors: (cannot be read as a|no) cache"
-    ) as caught:
+    message = r"c\.safetensors: (cannot be read as a|no) cache"
+    with pytest.raises(InputError, match=message) as caught:
         longcontext.predict(
             run=run, input=tmp_path / "a.txt", output=tmp_path / "o.parquet", cache=cache
         )
