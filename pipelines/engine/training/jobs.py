@@ -97,7 +97,8 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
                     pipeline, model, splits, Context(data, splits.spec, {}, fabric.device), run
                 )
             except InputError:
-                if not trainer.progress.step:  # nothing was trained that would be lost
+                # Nothing was trained or measured that would be lost.
+                if not trainer.progress.step and not any(run.measured.glob("**/*.*")):
                     run.take_back()
                 raise
             say_more = partial(publish, account, run.path / ACCOUNT, before=printed)
