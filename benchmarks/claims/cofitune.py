@@ -51,7 +51,7 @@ def audit(name: str) -> None:
 
     with opened():
         base, texts = open_base(name), builtin_texts()
-    coder = DialogueCoder(base.tokenizer, "plain")
+    coder = DialogueCoder(base, "plain")
     rows = [coder.text(text[:600]) for text in texts[:4]]
     layers = range(min(4, base.facts.layers))
     print_header("importance", "largest gradient", "mean importance", "correlation between texts")

@@ -121,7 +121,11 @@ def read_dialogue_table(file: str | Path, reading: DialogueReading) -> DialogueT
     usual = {name: column for name, column in reading.usual.items() if column in names}
     chosen = {**usual, **reading.columns}
     if not reading.need_answer:
-        chosen = {name: column for name, column in chosen.items() if column in names}
+        chosen = {
+            name: column
+            for name, column in chosen.items()
+            if column in names or name not in ("answer", "part")
+        }
     plain = frame.select(
         pl.col(name).cast(pl.String, strict=False)
         for name in frame.columns

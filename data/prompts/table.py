@@ -164,6 +164,26 @@ def prompts_of_rows(
     """The prompts of rows that were read already. names: all columns of the file; start: the number
     of the first of these rows in the file, from 0.
     """
+    needed, columns = prompt_columns(file, frame, names, reading)
+    if not frame.height:
+        raise fail(file, "has no rows")
+    cells = {name: _cells(file, frame, columns.get(name)) for name in (needed, *FIELDS[1:])}
+    rows = []
+    for k in range(frame.height):
+        row = {name: values[k] for name, values in cells.items()}
+        where = f"{file}, row {start + k + 1}"
+        refuse_long_text(where, row[needed])
+        rows.append(_prompt(where, row, row[needed], start + k))
+    of_training = needed == "text" and not reading.prompts_only
+    return PromptTable(rows, of_training, columns)
+
+
+def prompt_columns(
+    file: str | Path, frame: pl.DataFrame, names: Sequence[str], reading: PromptReading
+) -> tuple[str, Mapping[str, str]]:
+    """The field that a table must have, prompt or text, and its columns by field; names: as in
+    `prompts_of_rows`. Raises InputError where it lacks that column, or one that the user names.
+    """
     usual = {name: column for name, column in reading.usual.items() if column in names}
     chosen = {**usual, **reading.columns}
     are_texts = _are_texts(names, chosen)
@@ -181,17 +201,7 @@ def prompts_of_rows(
         chosen={name: column for name, column in chosen.items() if name in fields},
         synonyms=PROMPT_SYNONYMS,
     )
-    if not frame.height:
-        raise fail(file, "has no rows")
-    cells = {name: _cells(file, frame, columns.get(name)) for name in (needed, *FIELDS[1:])}
-    rows = []
-    for k in range(frame.height):
-        row = {name: values[k] for name, values in cells.items()}
-        where = f"{file}, row {start + k + 1}"
-        refuse_long_text(where, row[needed])
-        rows.append(_prompt(where, row, row[needed], start + k))
-    of_training = are_texts and not reading.prompts_only
-    return PromptTable(rows, of_training, columns)
+    return needed, columns
 
 
 def _are_texts(names: Sequence[str], chosen: Mapping[str, str]) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class AnswerLosses(NamedTuple):
@@ -71,6 +71,26 @@ def left_padded(prompts: Sequence[Sequence[int]], padding: int) -> tuple[Tensor,
         tokens[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
     return tokens, mask
+
+
+def end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Tokens that end an answer: the tokenizer's end of a text, and what the model's settings of
+    generation name, such as the end of a turn. Numbers that the model has no token for are none.
+    """
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ends = configured if isinstance(configured, list) else [configured]
+    tokens = range(model.config.get_text_config(decoder=True).vocab_size)
+    return frozenset(
+        token
+        for token in (*ends, tokenizer.eos_token_id)
+        if isinstance(token, int) and token in tokens
+    )
+
+
+def padding_token(tokenizer: PreTrainedTokenizerBase, ends: Collection[int]) -> int:
+    """The token that fills a batch up; any will do, since nothing attends to it."""
+    token = tokenizer.pad_token_id
+    return token if isinstance(token, int) else min(ends, default=0)
 
 
 def end_of(tokens: Sequence[int], ends: Collection[int]) -> int:

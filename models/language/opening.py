@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...base.errors import InputError, reason, shown
+from ...base.errors import InputError, fail, reason, shown
 from ...base.files import read_plain
 from .plans.facts import ModelFacts
 
@@ -49,8 +49,11 @@ class OpenedLanguageModel:
 
     @cached_property
     def facts(self) -> ModelFacts:
-        """What plans of attention need to know of it. Raises ValueError where there is no plan."""
-        return ModelFacts.of(self.model)
+        """What plans of attention need to know of it. Raises InputError where there is no plan."""
+        try:
+            return ModelFacts.of(self.model)
+        except ValueError as error:
+            raise fail(self.name, str(error)) from None
 
 
 def open_language_folder(

@@ -92,12 +92,17 @@ class Splits(Generic[SpecT, DataT]):
 
 @dataclass(frozen=True)
 class Context(Generic[ContextOptionsT, SpecT]):
-    """What surrounds a trained model: options, spec, the tensors fitted after training, device."""
+    """What surrounds a trained model: options, spec, the tensors fitted after training, device.
+
+    measured: a folder for what is measured piece by piece, so that a killed run goes on where it
+    was; it goes when the run is finished. None where nothing is kept.
+    """
 
     options: ContextOptionsT
     spec: SpecT
     calibration: Calibration
     device: torch.device
+    measured: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -211,11 +216,7 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         raise NotImplementedError
 
     def complete(
-        self,
-        model: nn.Module,
-        splits: Splits[SpecT, DataT],
-        options: OptionsT,
-        device: torch.device,
+        self, model: nn.Module, splits: Splits[SpecT, DataT], context: Context[OptionsT, SpecT]
     ) -> None:
         """Give a trained model what it takes from the training or the validation part besides its
         training, such as the mean of its vectors or the scale of its logits: tensors of its state,

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...base.errors import InputError
+from ...base.errors import InputError, reason
 from ...data.prompts.dialogues import Dialogue, Message
-from ...models.language.answers import end_of
+from ...models.language.answers import end_of, end_tokens, padding_token
 from ..engine.training.order import Batch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from ...models.language.opening import OpenedLanguageModel
 
 IGNORED = -100  # as a target: its loss does not count
 NOBODY = -1  # as an owner: padding
@@ -37,17 +37,15 @@ class Coded(NamedTuple):
 class DialogueCoder:
     """Writes dialogues for a model, and reads its answers.
 
-    template: "chat", by the tokenizer's template, or "plain": prompt, line, answer, end.
+    template: "chat", by the tokenizer's template, or "plain": prompt, line, answer, end. ends:
+    tokens that end an answer; a special token that the template writes behind one is among them.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, template: Literal["chat", "plain"]
-    ) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, opened: OpenedLanguageModel, template: Literal["chat", "plain"]) -> None:
+        self.tokenizer = opened.tokenizer
         self.template: Literal["chat", "plain"] = template
-        end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
-        self.ends: tuple[int, ...] = (end,) if isinstance(end, int) else ()
-        self.padding = padding if isinstance(padding, int) else (*self.ends, 0)[0]
+        self.ends = end_tokens(opened.model, opened.tokenizer) | self._end_of_turn()
+        self.padding = padding_token(opened.tokenizer, self.ends)
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """Tokens of messages that wait for an answer."""
@@ -104,13 +102,32 @@ class DialogueCoder:
     def _end(self) -> str:
         return str(self.tokenizer.eos_token or "")
 
+    def _end_of_turn(self) -> set[int]:
+        """The special token that the chat template writes right behind an answer, if it does."""
+        if self.template == "plain":
+            return set()
+        question, answer = Message("user", "a"), Message("assistant", "b")
+        try:
+            before, after = self._before([question]), self._after([question, answer])
+        except InputError:  # which the dialogues raise as well, unless they are of another kind
+            return set()
+        behind = after.removeprefix(before).lstrip().removeprefix(answer.text)
+        first = self._tokens(behind.lstrip(), first=False)[:1]
+        added = self.tokenizer.added_tokens_decoder
+        return {token for token in first if token in added and added[token].special}
+
     def _templated(self, messages: Sequence[Message], answers_next: bool) -> str:
         told = [{"role": message.role, "content": message.text} for message in messages]
-        return str(
-            self.tokenizer.apply_chat_template(
+        try:
+            text = self.tokenizer.apply_chat_template(
                 told, tokenize=False, add_generation_prompt=answers_next
             )
-        )
+        except Exception as error:  # a template may do and raise anything
+            raise InputError(
+                f"--template chat: the model's template cannot write these messages "
+                f"({reason(error)}); use --template plain"
+            ) from None
+        return str(text)
 
     def _tokens(self, text: str, *, first: bool) -> list[int]:
         """first: whether the tokens with which a text begins are added, where the template does
@@ -118,7 +135,8 @@ class DialogueCoder:
         """
         special = first and self.template == "plain"
         tokens = list(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-        if special and tokens and tokens[-1] in self.ends and not text.endswith(self._end()):
+        added = bool(tokens) and tokens[-1] == self.tokenizer.eos_token_id
+        if special and added and not text.endswith(self._end()):
             tokens.pop()  # some tokenizers end every text
         return tokens
 

@@ -86,7 +86,7 @@ def reading_of_run(spec: TuneSpec, columns: Sequence[str], *, need_answer: bool)
 def coder_of(spec: TuneSpec) -> DialogueCoder:
     """How prompts of a run are written for its model."""
     opened = open_base(spec.base["model"], sha256=spec.base["sha256"])
-    return DialogueCoder(opened.tokenizer, spec.template)
+    return DialogueCoder(opened, spec.template)
 
 
 def open_new(options: FinetuneOptions) -> Splits[TuneSpec, TunePart]:
@@ -95,7 +95,7 @@ def open_new(options: FinetuneOptions) -> Splits[TuneSpec, TunePart]:
     table = read_dialogues(options.data, DialogueReading(parse_columns(options.columns, FIELDS)))
     name = model_of(options.model, generated=is_sample(options.data, SAMPLE))
     opened = open_base(name)
-    coder = DialogueCoder(opened.tokenizer, template_of(options.template, opened))
+    coder = DialogueCoder(opened, template_of(options.template, opened))
     dialogues, coded = fitting(options.data, table.dialogues, coder, options.most_tokens)
     general = read_general(options.general, coder, options.most_tokens, seed=options.seed)
     spec = TuneSpec(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...data.prompts.table import Prompt
@@ -36,11 +36,6 @@ class Coder:
     def text(self, tokens: Sequence[int]) -> str:
         """The text of tokens, without special ones."""
         return str(self.tokenizer.decode(list(tokens), skip_special_tokens=True))
-
-    def pad(self, ends: Collection[int]) -> int:
-        """The token that fills a batch up; any will do, since nothing attends to it."""
-        token = self.tokenizer.pad_token_id
-        return token if isinstance(token, int) else min(ends, default=0)
 
     def measure(self, text: str) -> int:
         """How many tokens a text has."""

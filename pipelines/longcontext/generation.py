@@ -54,15 +54,6 @@ class Written(NamedTuple):
     length: int
 
 
-def end_tokens(model: PreTrainedModel, coder: Coder) -> frozenset[int]:
-    """Tokens that end an answer."""
-    configured = model.generation_config.eos_token_id if model.generation_config else None
-    ends = configured if isinstance(configured, list) else [configured]
-    return frozenset(
-        token for token in (*ends, coder.tokenizer.eos_token_id) if isinstance(token, int)
-    )
-
-
 def write_batch(
     model: PreTrainedModel,
     attached: Attached,

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from ...base.errors import InputError
-from ...models.language.analysis.needle import (
-    NeedlePrompt,
-    NeedleScores,
-    needle_scores,
-    plan_by_needle,
-)
+from ...base.files import clear_aside
+from ...models.language.analysis.needle import NeedlePrompt, heads_within, plan_by_needle
 from ...models.language.plans.facts import ModelFacts
 from ...models.language.plans.plan import Plan
 from ...models.language.plans.rules import Budget
@@ -22,10 +20,14 @@ from ...models.language.search.flux import FluxRouter
 from ...models.language.search.influence import AnsweredPrompt
 from ...models.language.search.lychee import LycheeRoles
 from ...models.language.search.moa import MoaSearch, grouped_by_length, plan_by_influence
-from ..engine.command_line.terminal import Progressbar
+from ...models.language.search.profile_store import ProfileStore
+from ..engine.command_line.terminal import Progressbar, say
+from ..engine.experiments.jobs import fingerprint_of
+from ..engine.options import FREE_ON_RESUME
 from .data import PromptPart
 from .options import LongContextOptions, Method
 from .plan_files import read_any_plan
+from .scored_heads import scored_heads
 from .spec import LongContextSpec
 
 if TYPE_CHECKING:
@@ -34,16 +36,23 @@ if TYPE_CHECKING:
     from .planned import PlannedModel
 
 MOST_SINK = 64  # tokens, where the user names none
+PROFILE = "influence.safetensors"
+# Options that no measurement depends on.
+FREE = FREE_ON_RESUME | {"data", "accept", "accelerator"}
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """What a method makes a plan from: the model, the prompts of the training part, the options."""
+    """What a method makes a plan from: the model, the prompts of the training part, the options.
+
+    measured: a folder for what is measured of each prompt, see `Context`.
+    """
 
     model: PlannedModel
     part: PromptPart
     options: LongContextOptions
     spec: LongContextSpec
+    measured: Path | None = None
 
     @property
     def facts(self) -> ModelFacts:
@@ -58,6 +67,24 @@ class Fitting:
     def window(self) -> int:
         """Last tokens that a head keeps which is not full."""
         return self.options.window or max(1, self.sink)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of all that a measurement depends on: the model, the prompts, the options."""
+        known = {"model": self.spec.sha256, "prompts": self.part.tokens}
+        return fingerprint_of(self.options, known, FREE)
+
+    @property
+    def measured_here(self) -> Path | None:
+        """The folder of what is measured with this model, these prompts and options, and no other
+        ones.
+        """
+        if self.measured is None:
+            return None
+        folder = self.measured / self.fingerprint[:16]
+        folder.mkdir(exist_ok=True)
+        clear_aside(folder)
+        return folder
 
     def note(self) -> dict[str, object]:
         """What the plan was made from, for its reader."""
@@ -132,48 +159,28 @@ def _needle(fitting: Fitting) -> Plan:
             "--method needle: needs prompts whose answer stands in them, word for word; the "
             "training part has none (give texts, over which such prompts are generated)"
         )
-    scores = NeedleScores.of(fitting.facts)
-    with Progressbar(total=len(prompts), unit="prompt", desc="needle") as bar:
-        for prompt in prompts:
-            scores.add(needle_scores(fitting.model.base, [prompt]))
-            bar.update()
+    keep = {"sink": fitting.sink, "window": fitting.window}
+    try:  # before the work
+        count = heads_within(
+            fitting.options.share, fitting.facts, **keep, length=fitting.spec.longest
+        )
+    except ValueError as error:
+        raise InputError(
+            f"--share: {error}; give a smaller --sink and --window, or longer prompts"
+        ) from None
+    scores = scored_heads(
+        fitting.model.base,
+        prompts,
+        home=fitting.measured_here,
+        fingerprint=fitting.fingerprint,
+        title="needle",
+    )
     facts = {
         **fitting.note(),
         "prompts": len(prompts),
         "agreement_of_halves": scores.agreement(max(1, fitting.facts.layers // 2)),
     }
-
-    def with_heads(count: int) -> Plan:
-        return plan_by_needle(
-            scores,
-            fitting.facts,
-            heads=count,
-            sink=fitting.sink,
-            window=fitting.window,
-            fitted_on=facts,
-        )
-
-    return largest_within(fitting, with_heads)
-
-
-def largest_within(fitting: Fitting, with_heads: Callable[[int], Plan]) -> Plan:
-    """The plan with the most full heads that keeps at most --share of the longest prompt. Raises
-    InputError where sink and window alone keep more.
-    """
-    share, longest = fitting.options.share, fitting.spec.longest
-    plan = None
-    for count in range(fitting.facts.layers * fitting.facts.kv_heads + 1):
-        larger = with_heads(count)
-        if larger.kept(longest) > share + 1e-9:
-            break
-        plan = larger
-    if plan is None:
-        raise InputError(
-            f"--share {share:g}: a sink of {fitting.sink} and a window of {fitting.window} tokens "
-            f"alone keep {with_heads(0).kept(longest):.3f} of {longest} tokens; give smaller ones "
-            "or longer prompts"
-        )
-    return plan
+    return plan_by_needle(scores, fitting.facts, heads=count, **keep, fitted_on=facts)
 
 
 def _lychee_learner(
@@ -212,13 +219,19 @@ def _moa(fitting: Fitting) -> Plan:
         # Lengths are rounded up to blocks; the share must hold at the longest prompt itself.
         bounded=(fitting.spec.longest,),
     )
+    store, folder = None, fitting.measured_here
+    if folder is not None:
+        settings = {"block": search.block, "rows": search.rows, "signed": search.signed}
+        store = ProfileStore.resume(folder / PROFILE, fitting.facts, **settings)
+        if done := sum(store.prompts.values()):
+            say(f"{done} of {len(prompts)} prompts were done before")
     with Progressbar(total=len(prompts), unit="prompt", desc="influence") as bar:
 
         def progress(what: str, done: int, total: int) -> None:
             bar.total, bar.n = total, done
             bar.refresh()
 
-        return plan_by_influence(fitting.model.base, by_length, search, progress)
+        return plan_by_influence(fitting.model.base, by_length, search, progress, store)
 
 
 METHODS: Mapping[Method, PlanMethod] = {

@@ -13,6 +13,7 @@ from ..engine.search_space import Choices, Space
 Method: TypeAlias = Literal["needle", "moa", "lychee", "flux", "uniform", "full", "plan"]
 Kind: TypeAlias = Literal["passkey", "needles", "copy", "second"]
 LEARNED = ("lychee", "flux")  # methods with parameters that a training changes
+TEMPERATURES = (1e-3, 1e3)  # beyond, logits overflow, or draws have nothing to do with the model
 LENGTHS, DEPTHS = (512,), (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -196,8 +197,11 @@ def check(options: object) -> None:
     if isinstance(options, LongContextOptions):
         _check_training(options)
     if isinstance(options, LongContextPredictOptions):
-        if not options.temperature > 0:
-            raise InputError(f"--temperature {options.temperature}: must be above 0")
+        if not TEMPERATURES[0] <= options.temperature <= TEMPERATURES[1]:
+            least, most = TEMPERATURES
+            raise InputError(
+                f"--temperature {options.temperature:g}: must be from {least:g} to {most:g}"
+            )
         if not options.sample:
             check_unread(options, ("temperature", "seed"), "--sample")
     if isinstance(options, CompressOptions) and not options.dry_run:

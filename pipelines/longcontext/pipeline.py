@@ -32,13 +32,15 @@ from .coding import Tokens
 from .comparing import compared_plans
 from .data import ASSET, PromptPart, open_splits
 from .methods import METHODS, Fitting, fit_plan, made_from
-from .options import LongContextOptions, LongContextPredictOptions
+from .options import LEARNED, LongContextOptions, LongContextPredictOptions
 from .plan_files import write_plan
 from .planned import PlannedModel, planned
 from .prediction import SCHEMA, PromptItem, answer_lines, list_prompts, predict_prompts
 from .rungs import LongContextRungs
 from .scoring import headline_of, metrics_of, scores_of, scores_of_tokens, scores_table, table_by
 from .spec import LongContextSpec
+
+_NO_ANSWERS = "--method {}: learns from answers; some prompts have none"
 
 
 class LongContextPipeline(
@@ -61,7 +63,12 @@ class LongContextPipeline(
         as_test: bool = False,
     ) -> Splits[LongContextSpec, PromptPart]:
         """Read prompts, or generate them over texts; split by group; tokens of the model."""
-        return open_splits(options, spec, as_test)
+        splits = open_splits(options, spec, as_test)
+        if spec is None and options.method in LEARNED:
+            parts = (splits.train, splits.validation)
+            if not all(tokens.answer for part in parts for tokens in part.tokens):
+                raise InputError(_NO_ANSWERS.format(options.method))
+        return splits
 
     def build_model(self, options: LongContextOptions, spec: LongContextSpec) -> nn.Module:
         """The language model with no plan yet, and what the method trains."""
@@ -104,12 +111,12 @@ class LongContextPipeline(
         self,
         model: nn.Module,
         splits: Splits[LongContextSpec, PromptPart],
-        options: LongContextOptions,
-        device: torch.device,
+        context: Context[LongContextOptions, LongContextSpec],
     ) -> None:
         """Make the plan."""
         domain = planned(model)
-        domain.take(fit_plan(Fitting(domain, splits.train, options, splits.spec)))
+        fitting = Fitting(domain, splits.train, context.options, splits.spec, context.measured)
+        domain.take(fit_plan(fitting))
 
     def rungs(self, spec: LongContextSpec) -> LongContextRungs:
         """Windows of the same size, and the plan."""
@@ -208,8 +215,6 @@ class LongContextPipeline(
 
 def _learner_loss(model: PlannedModel, ids: Tensor, mask: Tensor, answer: Tensor) -> Tensor:
     assert model.learner is not None
-    if not bool(answer.any(1).all()):
-        raise InputError("--method: this method learns from answers; some prompts have none")
     return model.learner.loss(ids, mask, answer)
 
 

@@ -14,7 +14,7 @@ from ...base.errors import InputError, fail
 from ...base.files import walk_folder
 from ...data.formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table
 from ...data.json_lines import are_json_lines, rows_of_json_lines
-from ...data.prompts.table import Prompt, PromptReading, prompts_of_rows, text_names
+from ...data.prompts.table import Prompt, PromptReading, prompt_columns, prompts_of_rows, text_names
 from ...data.text_files import (
     LinePart,
     is_text_file,
@@ -24,14 +24,16 @@ from ...data.text_files import (
     read_text_file,
     refuse_long_text,
 )
+from ...models.language.answers import end_tokens, padding_token
 from ...models.language.running.attach import attach
+from ...models.language.running.cache_file import check_cache_file
 from ..engine.inference.standard_input import STDIN, aside_of, set_aside
 from ..engine.opened_models import open_base
 from ..engine.pipeline import Context, Item, Schema
 from .caches import open_cache
 from .coding import Coder
 from .data import reading_of
-from .generation import Writing, Written, end_tokens, full_bytes, write_alone, write_batch
+from .generation import Writing, Written, full_bytes, write_alone, write_batch
 from .options import LongContextPredictOptions
 from .planned import PlannedModel
 from .spec import LongContextSpec
@@ -70,16 +72,18 @@ class PromptItem(Item):
 
 def list_prompts(options: LongContextPredictOptions, spec: LongContextSpec) -> list[PromptItem]:
     """The prompts of a path, folder or pattern, or of standard input."""
-    items = _listed(options, spec)
+    reading = reading_of(options.columns, spec.columns, prompts_only=True)
+    items = _listed(options, reading)
     if options.cache is not None:
         if not Path(options.cache).is_file():
             raise InputError(f"--cache {options.cache}: there is no such file; compress writes it")
+        check_cache_file(options.cache)
         for item in items:
             item["further_files"] = [options.cache]
     return items
 
 
-def _listed(options: LongContextPredictOptions, spec: LongContextSpec) -> list[PromptItem]:
+def _listed(options: LongContextPredictOptions, reading: PromptReading) -> list[PromptItem]:
     if options.input == STDIN:
         return _of_standard_input(options)
     source = Path(options.input)
@@ -94,8 +98,10 @@ def _listed(options: LongContextPredictOptions, spec: LongContextSpec) -> list[P
             items.append(PromptItem(file=file, id=name, row=0, kind=FILE))
             continue
         try:
-            frame, _ = scan_table(file)
+            frame, names = scan_table(file)
             count = int(collect(file, frame.select(pl.len())).item())
+            with part_of_account():
+                prompt_columns(file, collect(file, frame.head(options.shard_size)), names, reading)
         except InputError:
             if len(files) == 1:
                 raise
@@ -194,14 +200,14 @@ def _written(
     """Answers by place: in batches of prompts of about the same length, alone where tokens are
     drawn, a second question follows, or a stored cache is asked.
     """
-    ends = end_tokens(model, coder)
+    ends = end_tokens(model, coder.tokenizer)
     writing = Writing(
         options.max_new_tokens,
         options.sample,
         options.temperature,
         options.seed,
         ends,
-        coder.pad(ends),
+        padding_token(coder.tokenizer, ends),
     )
     cache = None
     if options.cache is not None:

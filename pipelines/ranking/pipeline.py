@@ -183,14 +183,13 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         self,
         model: nn.Module,
         splits: Splits[RankingSpec],
-        options: RankingOptions,
-        device: torch.device,
+        context: Context[RankingOptions, RankingSpec],
     ) -> None:
         """Calibrated probabilities, by the validation part."""
         part: ClickRows = splits.validation
         assert isinstance(model, ClickModel)
         assert part.rows.labels is not None
-        logits = logits_of({"model": model}, part, device)["model"]
+        logits = logits_of({"model": model}, part, context.device)["model"]
         calibrate(model, logits, part.rows.labels[part.which])
 
     def rungs(self, spec: RankingSpec) -> RankingRungs:

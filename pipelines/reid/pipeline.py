@@ -159,12 +159,12 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         self,
         model: nn.Module,
         splits: Splits[ReidSpec, Pictures],
-        options: ReidOptions,
-        device: torch.device,
+        context: Context[ReidOptions, ReidSpec],
     ) -> None:
         """Of a search by DCAL: the mean vectors of pictures of the training part."""
         if splits.spec.goal == "search" and isinstance(model, DCAL):
-            model.set_centres(embedding.mean_vectors(model, splits.train, options, device))
+            vectors = embedding.mean_vectors(model, splits.train, context.options, context.device)
+            model.set_centres(vectors)
 
     def rungs(self, spec: ReidSpec) -> ReidRungs:
         """Colours or shares, frozen features, and the blend."""

@@ -23,10 +23,15 @@ def training(prompts: Path, run: Path) -> list:
 
 
 @pytest.fixture(scope="module")
-def home(launch, tmp_path_factory):
+def prompts(tmp_path_factory) -> Path:
+    """Generated prompts."""
+    return write_sample_prompts(tmp_path_factory.mktemp("longcontext"))
+
+
+@pytest.fixture(scope="module")
+def home(launch, prompts):
     """(prompts, run): generated prompts, and a plan that was made for them without a break."""
-    folder = tmp_path_factory.mktemp("longcontext")
-    prompts = write_sample_prompts(folder)
+    folder = prompts.parent
     code, command = launch.run(*training(prompts, folder / "run"))
     assert code == 0, command.text()
     return prompts, folder / "run"
@@ -47,6 +52,34 @@ def test_f17_kill_while_a_plan_is_learned(tally, launch, home, tmp_path, dice, t
             for name in ("model.safetensors", "spec.json")
         )
         tally("F17 SIGKILL while a plan is learned", same, command.text())
+
+
+# What measures a prompt, by method.
+MEASURES = {
+    "needle": ("headwise.pipelines.longcontext.scored_heads", "needle_scores"),
+    "moa": ("headwise.models.language.search.moa", "influence_blocks"),
+}
+
+
+@pytest.mark.parametrize("method", MEASURES)
+def test_f17_kill_while_prompts_are_measured(tally, launch, prompts, tmp_path, dice, method):
+    words = ["longcontext", "train", "--data", prompts, "--model", "generated", "--method", method]
+    words += ["--share", "0.6", "--fit-prompts", "6", "--validation-prompts", "2"]
+    words += ["--test-prompts", "2", "--choose", "model", "--run"]
+    code, command = launch.run(*words, tmp_path / "once")
+    assert code == 0, command.text()
+    assert not (tmp_path / "once" / "measured").exists()
+    run, call = tmp_path / "run", dice.randint(2, 6)
+    code, command = launch.run(*words, run, die_at=(*MEASURES[method], call))
+    assert code == -9, command.text()
+    code, command = launch.run(*words, run, "--resume")
+    same = code == 0 and all(
+        checksum(run / name) == checksum(tmp_path / "once" / name)
+        for name in ("model.safetensors", "spec.json", "metrics.json")
+    )
+    told = f"{call - 1} of 6 prompts were done before" in command.text()
+    clean = not (run / "measured").exists()
+    tally("F17 SIGKILL while prompts are measured", same and told and clean, command.text())
 
 
 @pytest.mark.parametrize("kills", KILLS)

@@ -104,6 +104,14 @@ MUTANTS = [
         (*FILES, "-k", "another_model"),
     ),
     Mutant(
+        "plan-cache-of-other-numbers",
+        "models",
+        _FILE,
+        'if header.get("numbers", "") not in ("", numbers_sha256(tensors)):',
+        'if header.get("numbers", "") is None:',
+        (*FILES, "-k", "changed_cache"),
+    ),
+    Mutant(
         "plan-moa-mean-of-a-group",
         "models",
         _FORMATS,

@@ -94,6 +94,10 @@ class Plan:
                 f"{where}: a window of {rule.alpha} + {rule.beta} n is not possible; the second"
                 " number lies between 0 and 1"
             )
+        if rule.alpha + rule.beta * self.facts.positions < 0:
+            raise ValueError(
+                f"{where}: a window of {rule.alpha} + {rule.beta} n is below zero at every length"
+            )
         if not rule.full and rule.alpha > MOST_TOKENS:
             raise ValueError(f"{where}: a window of {rule.alpha} tokens; write a full head instead")
         if not self.facts.planned(layer) and (not rule.full or inherits or self.routed[layer]):

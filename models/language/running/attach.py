@@ -3,8 +3,7 @@
     with attach(model, plan) as attached:
         model.generate(**prompts, cache=attached.cache())
 
-Nothing global is patched: one attention function is registered under a name of this package, the
-model is told to use it by a copy of its configuration, and gets its own back at the end.
+Nothing global is patched, see `using_attention`.
 """
 
 from __future__ import annotations
@@ -12,9 +11,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 from torch import Tensor, nn
 
@@ -23,7 +21,7 @@ from ..plans.plan import Plan
 from .attending import Call, attend_dense, attend_parts, dense
 from .cache import PlanCache, PlanLayer
 from .cache_file import weights_mark
-from .implementation import using_attention
+from .implementation import layer_of, using_attention
 from .parts import parts_of
 from .reading import Reading, read_mask
 from .routing import Routing
@@ -33,9 +31,7 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
-NAME = "headwise_plan"
-# By attention module, so that nothing is written on the modules of somebody's model.
-_ATTACHED: WeakKeyDictionary[nn.Module, Attached] = WeakKeyDictionary()
+_ATTACHED: WeakSet[nn.Module] = WeakSet()  # attention modules
 
 
 @contextmanager
@@ -58,15 +54,13 @@ def attach(model: PreTrainedModel, plan: Plan, *, beyond: bool = False) -> Itera
     if any(module in _ATTACHED for module in modules):
         raise ValueError("the model is attached to a plan already; leave that block first")
     attached = Attached(model, plan, modules, beyond)
-    _register()
-    with using_attention(model, NAME):
+    with using_attention(model, modules, attached.attend):
         hooks = attached.hooks(text_decoder(model))
-        _ATTACHED.update(dict.fromkeys(modules, attached))
+        _ATTACHED.update(modules)
         try:
             yield attached
         finally:
-            for module in modules:
-                del _ATTACHED[module]
+            _ATTACHED.difference_update(modules)
             for hook in hooks:
                 hook.remove()
             attached.close()
@@ -136,16 +130,18 @@ class Attached:
 
     def attend(
         self,
-        layer: int,
         module: nn.Module,
         query: Tensor,
-        keys: Tensor,
-        values: Tensor,
+        key: Tensor,
+        value: Tensor,
         mask: Tensor | None,
         scaling: float | None,
         dropout: float,
     ) -> Tensor:
-        """What takes the place of the attention of a layer: (B, Q, H, d)."""
+        """See `Attending`; keys and values are of all tokens so far or, from a `PlanLayer`, new
+        ones.
+        """
+        layer = layer_of(module)
         reading, plan, store = self._reading, self.layers[layer], self._cache
         if reading is None:
             raise ValueError("call the model as a whole: a plan must see the mask of its tokens")
@@ -154,46 +150,13 @@ class Attached:
             budget = None
         call = Call(module, query, mask, scaling, dropout, reading, budget)
         if plan.plain:
-            return attend_dense(call, keys, values)
+            return attend_dense(call, key, value)
         full = self._routing.full(layer, reading, store) if plan.routed else None
         if isinstance(store, PlanCache):
             held = store.layers[layer]
             assert isinstance(held, PlanLayer)
-            return held.attend(call, keys, values)
+            return held.attend(call, key, value)
         shares = plan.sharing(full)
         if dense(plan, shares, call):
-            return attend_dense(call, keys, values)
-        return attend_parts(call, parts_of(shares, keys, values, reading))
-
-
-@cache
-def _register() -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **options: object,
-) -> tuple[Tensor, None]:
-    """What transformers calls, with keys of all tokens so far or, from a `PlanLayer`, new ones."""
-    attached = _ATTACHED.get(module)
-    if attached is None:
-        raise ValueError("this copy of an attached model has no plan; copy it outside of the block")
-    for name in ("softcap", "s_aux", "position_bias"):
-        if options.get(name) is not None:
-            raise ValueError(f"a plan cannot honour attention with {name}; use another model")
-    if options.get("output_attentions"):
-        raise ValueError("weights of attention are not available under a plan")
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    output = attached.attend(layer, module, query, key, value, attention_mask, scaling, dropout)
-    return output, None
+            return attend_dense(call, key, value)
+        return attend_parts(call, parts_of(shares, key, value, reading))

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +48,15 @@ def text_sha256(tokens: Tensor, real: Tensor) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
+def numbers_sha256(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names and numbers of tensors, which lie in the memory of the CPU."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        sha.update(name.encode())
+        sha.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return sha.hexdigest()
+
+
 def save_cache(cache: PlanCache, path: str | Path) -> None:
     """Write a cache that has read a text as one safetensors file, in one step.
 
@@ -65,6 +75,7 @@ def save_cache(cache: PlanCache, path: str | Path) -> None:
             assert layer.values is not None
             tensors[f"{number}.keys"], tensors[f"{number}.values"] = layer.keys, layer.values
             layers.append(None)
+    saved = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     header = {
         "format": FORMAT,
         "version": VERSION,
@@ -72,10 +83,10 @@ def save_cache(cache: PlanCache, path: str | Path) -> None:
         "weights": cache.weights(),
         "plan": cache.plan.digest(),
         "text": text_sha256(cache.tokens, cache.real),
+        "numbers": numbers_sha256(saved),
         "layers": layers,
     }
     metadata = {"headwise": json.dumps(header)}
-    saved = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_aside(Path(path), lambda temporary: save_file(saved, temporary, metadata))
 
 
@@ -100,14 +111,33 @@ def load_cache(path: str | Path, attached: Attached) -> PlanCache:
     model, other weights or another plan.
     """
     path = Path(path)
+    with _naming(path), safe_open(path, framework="pt") as file:
+        header = _header((file.metadata() or {}).get("headwise"))
+        _check_header(header, attached)
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        cache = _cache(header, dict(tensors), attached)
+        # A file of an older version does not say it.
+        if header.get("numbers", "") not in ("", numbers_sha256(tensors)):
+            raise _Damaged("its numbers are not those that were written")
+    return cache
+
+
+def check_cache_file(path: str | Path) -> None:
+    """Raise InputError, in one line with the path, for a file that is missing, cut or no cache,
+    whatever the model.
+    """
+    path = Path(path)
+    with _naming(path), safe_open(path, framework="pt") as file:
+        _header((file.metadata() or {}).get("headwise"))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What is wrong with a file, with its path."""
     try:
         if not path.is_file():
             raise ValueError("no such file")
-        with safe_open(path, framework="pt") as file:
-            header = _header((file.metadata() or {}).get("headwise"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        _check_header(header, attached)
-        return _cache(header, tensors, attached)
+        yield
     except (OSError, SafetensorError, RecursionError) as error:
         raise fail(path, f"cannot be read as a cache ({reason(error)})") from None
     except ValueError as error:

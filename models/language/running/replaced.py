@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
-from weakref import WeakKeyDictionary
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .implementation import using_attention
+from .implementation import layer_of, using_attention
 from .supported import attention_layers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-NAME = "headwise_replaced"
 
 
 class AttentionOfLayer(Protocol):
@@ -37,37 +35,15 @@ class AttentionOfLayer(Protocol):
         ...
 
 
-# By attention module, so that nothing is written on the modules of somebody's model.
-_ACTIVE: WeakKeyDictionary[nn.Module, AttentionOfLayer] = WeakKeyDictionary()
-
-
 @contextmanager
 def replaced_attention(model: PreTrainedModel, attention: AttentionOfLayer) -> Iterator[None]:
     """A block in which `attention` stands for the attention of all layers of a model.
 
-    One function is registered under a name of this package, once; no entry of transformers'
-    registries changes, and another model is not affected, see `using_attention`. Blocks may be
-    nested. Raises ValueError, in a line, for a model whose attention is of
-    another kind, see `attention_layers`.
+    Another model is not affected, see `using_attention`. Blocks may be nested. Raises ValueError,
+    in a line, for a model whose attention is of another kind, see `attention_layers`.
     """
-    _register()
-    modules = attention_layers(model)
-    past = {module: _ACTIVE[module] for module in modules if module in _ACTIVE}
-    with using_attention(model, NAME):
-        _ACTIVE.update(dict.fromkeys(modules, attention))
-        try:
-            yield
-        finally:
-            for module in modules:
-                del _ACTIVE[module]
-            _ACTIVE.update(past)
-
-
-def layer_of(module: nn.Module) -> int:
-    """The number of an attention module's layer, from 0."""
-    layer = module.layer_idx
-    assert isinstance(layer, int)
-    return layer
+    with using_attention(model, attention_layers(model), partial(_replaced, attention)):
+        yield
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor, scale: float) -> Tensor:
@@ -86,34 +62,24 @@ def positions_of(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(1) - 1).clamp_min(0)
 
 
-@cache
-def _register() -> None:
-    from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
-
-    def mask_of(*args: object, **options: object) -> Tensor | None:
-        # Without a mask the function could not tell later keys from earlier ones.
-        return sdpa_mask(*args, **{**options, "allow_is_causal_skip": False})  # pyright: ignore
-
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, mask_of)
-
-
-def _attention(
+def _replaced(
+    attention: AttentionOfLayer,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **options: object,
-) -> tuple[Tensor, None]:
-    """What transformers calls: the function of this module's model."""
-    assert attention_mask is not None
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+) -> Tensor:
+    """See `Attending`."""
+    if mask is None:  # the function could not tell later keys from earlier ones
+        size = (query.shape[2], key.shape[2])
+        mask = torch.ones(size, dtype=torch.bool, device=query.device).tril(size[1] - size[0])
+        mask = mask.expand(len(query), 1, *size)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    out = _ACTIVE[module](layer_of(module), query, key, value, attention_mask, scale)
-    return out.transpose(1, 2).contiguous(), None
+    out = attention(layer_of(module), query, key, value, mask, scale)
+    return out.transpose(1, 2).contiguous()
 
 
 def plain_attention(

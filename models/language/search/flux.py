@@ -39,7 +39,8 @@ from ..plans.facts import ModelFacts
 from ..plans.plan import Plan
 from ..plans.rules import Rule
 from ..running.frozen_base import FrozenBase, check_batch, mean_by_row, prompt_of
-from ..running.replaced import attend, layer_of, positions_of, replaced_attention
+from ..running.implementation import layer_of
+from ..running.replaced import attend, positions_of, replaced_attention
 from ..running.supported import attention_layers
 
 if TYPE_CHECKING:

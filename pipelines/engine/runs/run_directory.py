@@ -83,6 +83,7 @@ class RunDirectory:
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
         self.figures = self.path / "figures"
+        self.measured = self.path / "measured"  # what a killed run has measured; see `Context`
         self.failed = 0  # items of the run's own data that could not be predicted for
         self._lock: filelock.BaseFileLock | None = None
         # Of a run that was created here: whether its directory existed before.
@@ -118,7 +119,7 @@ class RunDirectory:
         created."""
         if self._existed is None:
             return
-        for name in ("sample", "assets"):
+        for name in ("sample", "assets", self.measured.name):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in ("config.yaml", "spec.json", "environment.json", ACCOUNT, MEMBERS, ".lock"):
             (self.path / name).unlink(missing_ok=True)
@@ -167,7 +168,7 @@ class RunDirectory:
                 raise InputError(f"{folder}: is a link; put the folder itself there")
 
     def _folders(self) -> list[Path]:
-        names = ("checkpoints", "figures", "tables", "assets", "sample")
+        names = ("checkpoints", "figures", "tables", "assets", "sample", "measured")
         return [self.path / name for name in names]
 
     def environment(self) -> Facts:

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -91,6 +92,15 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
         printed = copy.deepcopy(account.entries())
         model = trainer.run()
         if fabric.is_global_zero:
+            try:
+                _complete(
+                    pipeline, model, splits, Context(data, splits.spec, {}, fabric.device), run
+                )
+            except InputError:
+                # Nothing was trained or measured that would be lost.
+                if not trainer.progress.step and not any(run.measured.glob("**/*.*")):
+                    run.take_back()
+                raise
             say_more = partial(publish, account, run.path / ACCOUNT, before=printed)
             _finish(pipeline, data, splits, run, model, fabric.device, say_more)
         fabric.barrier()
@@ -207,6 +217,18 @@ def _write_assets(run: RunDirectory, splits: Splits[SpecT, DataT]) -> Splits[Spe
     return replace(splits, spec=splits.spec.with_assets(checksums, folder))
 
 
+def _complete(
+    pipeline: Pipeline[OptionsT, SpecT],
+    model: nn.Module,
+    splits: Splits[SpecT],
+    context: Context[OptionsT, SpecT],
+    run: RunDirectory,
+) -> None:
+    run.measured.mkdir(exist_ok=True)
+    with torch.no_grad():
+        pipeline.complete(model, splits, replace(context, measured=run.measured))
+
+
 def _finish(
     pipeline: Pipeline[OptionsT, SpecT],
     options: OptionsT,
@@ -220,8 +242,6 @@ def _finish(
 
     say_more: prints and writes what was noted since the training began.
     """
-    with torch.no_grad():
-        pipeline.complete(model, splits, options, device)
     weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     # Choose by the validation part what predicts; all that follows is of the one chosen.
     ladder = fit_ladder(pipeline, model, splits, Context(options, splits.spec, {}, device))
@@ -253,6 +273,7 @@ def _finish(
     rows = predicted.table()
     pictures = [*pipeline.prediction_figures(rows, options, splits.spec), *review.pictures]
     write_report(run, pipeline, replace(review, pictures=pictures))
+    shutil.rmtree(run.measured)
     say(review.headline)
     say(f"report {run.path / 'report.html'}")
 

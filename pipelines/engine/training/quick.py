@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ..options import TrainOptions
-from ..pipeline import AnyPipeline, DataSet, DataT, OptionsT, Pipeline, SpecT, Splits
+from ..pipeline import AnyPipeline, Context, DataSet, DataT, OptionsT, Pipeline, SpecT, Splits
 from ..runs.loaded import pick_device
 from . import order
 from .devices import one_device
@@ -61,7 +61,7 @@ def completed(
     """
     device = pick_device(options.accelerator)
     with torch.no_grad():
-        pipeline.complete(model, splits, options, device)
+        pipeline.complete(model, splits, Context(options, splits.spec, {}, device))
     name = f"validation_{pipeline.monitor}"
     if name not in facts:
         figures = figures_on(pipeline, model, splits.validation, options, device)

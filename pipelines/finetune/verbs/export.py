@@ -17,9 +17,9 @@ from ....models.language.tuning.lora import merge_lora
 from ....models.language.tuning.tuned import LanguageModel, ModelAsItCame, TunedModel
 from ...engine.command_line.terminal import say
 from ...engine.inference.export import export as export_program
-from ...engine.opened_models import open_base
 from ...engine.runs.loaded import load_run
 from ...engine.training.jobs import with_data
+from ..data import coder_of
 from ..options import FinetuneExportOptions
 from ..pipeline import FinetunePipeline
 from ..spec import TuneSpec
@@ -97,8 +97,12 @@ def _write(
     logging.disable_progress_bar()
     try:
         model.save_pretrained(aside)  # type: ignore[operator]
-        tokenizer = open_base(spec.base["model"], sha256=spec.base["sha256"]).tokenizer
-        tokenizer.save_pretrained(aside)
+        coder = coder_of(spec)
+        coder.tokenizer.save_pretrained(aside)
+        # Where a tuned answer ends, transformers is to stop as well.
+        settings = copy.deepcopy(model.generation_config)
+        settings.eos_token_id = sorted(coder.ends) or None  # type: ignore[union-attr]
+        settings.save_pretrained(aside)  # type: ignore[operator,union-attr]
         again = AutoModelForCausalLM.from_pretrained(aside, local_files_only=True).eval()
         tokens, expected = example
         with torch.no_grad():

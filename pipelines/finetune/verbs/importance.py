@@ -27,7 +27,7 @@ def importance(options: ImportanceOptions) -> pl.DataFrame:
         raise InputError(f"--output {path}: must end in .parquet or .csv")
     base = open_base(options.model)
     with opened() as account:
-        coder = DialogueCoder(base.tokenizer, template_of(options.template, base))
+        coder = DialogueCoder(base, template_of(options.template, base))
         sources = read_general(options.general, coder, options.most_tokens, seed=0)
     for line in account.lines():
         say(line)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-import torch
 from torch import nn
 
 from ....base.account import opened
@@ -22,7 +21,6 @@ from ....models.language.analysis.needle import (
     answer_losses,
     head_plan,
     heads_within,
-    needle_scores,
     plan_by_needle,
     planned_ranking,
 )
@@ -37,6 +35,7 @@ from ...engine.opened_models import model_of, open_base
 from ...engine.pipeline import Review
 from ...engine.runs.loaded import pick_device
 from ...engine.runs.report import write_page
+from ..scored_heads import scored_heads
 from .heads_tables import Cut, HeadSet, Shape, best_table, headline, pictures, tables
 from .options_attention import HeadsOptions, check_attention
 from .prompts_to_score import prompts_of
@@ -127,7 +126,14 @@ class _HeadsJob:
         self.cuts: list[Cut] = []
 
     def run(self) -> ScoredHeads:
-        self._score()
+        self.scores = scored_heads(
+            self.model,
+            self.scored,
+            home=self.home,
+            fingerprint=self.fingerprint,
+            title="score heads",
+            size=self.options.batch_size,
+        )
         ranking = planned_ranking(self.scores, self.facts)
         try:
             count = heads_within(
@@ -161,24 +167,6 @@ class _HeadsJob:
         )  # fmt: skip
         sentence = headline(shape, [float(table[head]) for head in ranking[:count]], sets)
         return ScoredHeads(Path(self.options.output), plan, ranking, sets, sentence)
-
-    def _score(self) -> None:
-        size = self.options.batch_size
-        batches = {
-            f"scores-{start:04d}": self.scored[start : start + size]
-            for start in range(0, len(self.scored), size)
-        }
-        records = run_jobs(
-            batches,
-            lambda batch: {"scores": needle_scores(self.model, batch).tolist()},
-            self.home,
-            self.fingerprint,
-            title="score heads",
-            unit="group",
-            called="groups of prompts",
-        )
-        for record in records.values():
-            self.scores.add(torch.tensor(record["scores"]))
 
     def _sets(self, ranking: Sequence[Head], count: int) -> list[HeadSet]:
         """What some sets of full heads give on the other prompts, and what single cuts cost."""

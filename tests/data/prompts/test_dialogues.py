@@ -72,6 +72,14 @@ def test_the_usual_forms_are_recognised(tmp_path, row, messages):
     assert dialogue.answer == "a"
 
 
+def test_a_column_that_the_user_names_must_be_there_unless_a_prediction_does_not_need_it(tmp_path):
+    path = write(tmp_path / "t.csv", [{"prompt": "a"}])
+    with pytest.raises(InputError, match="--columns prompt=nope: there is no column 'nope'"):
+        read(path, columns={"prompt": "nope"}, need_answer=False)
+    (dialogue,) = read(path, columns={"answer": "b", "part": "c"}, need_answer=False)
+    assert dialogue.prompt == "a"
+
+
 def test_columns_are_named_by_the_user(tmp_path):
     rows = [{"a": "p", "b": "answer of it", "prompt": "else", "who": "x"}]
     columns = {"prompt": "a", "answer": "b", "group": "who"}

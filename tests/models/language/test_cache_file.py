@@ -125,6 +125,8 @@ def rewritten(path: Path, change: str) -> None:
         tensors[first] = tensors[first].flip(1).contiguous()
     elif change == "a single number":
         tensors[first] = torch.tensor(3)
+    elif change == "a number":
+        tensors["1.0.keys"][0, 0, 0, 0] += 1
     elif change == "rows":
         tensors["1.0.rows"] = torch.tensor([0, 5])
     save_file(tensors, path, {"headwise": json.dumps(header)})
@@ -132,7 +134,7 @@ def rewritten(path: Path, change: str) -> None:
 
 CHANGES = (
     "text", "no text", "format", "version", "layers", "groups", "a group less", "a group twice",
-    "a list of words", "shape", "type", "positions", "a single number", "rows",
+    "a list of words", "shape", "type", "positions", "a single number", "a number", "rows",
 )  # fmt: skip
 
 
@@ -141,6 +143,17 @@ def test_a_changed_cache_is_refused_in_one_line(saved: Path, change) -> None:
     rewritten(saved, change)
     model = shared_model("llama")
     refused(saved, model, mixed_plan(model), "")
+
+
+def test_a_cache_of_a_version_that_says_nothing_of_its_numbers_is_read(saved: Path) -> None:
+    with safe_open(saved, framework="pt") as file:
+        header = json.loads(file.metadata()["headwise"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    del header["numbers"]
+    save_file(tensors, saved, {"headwise": json.dumps(header)})
+    model = shared_model("llama")
+    with attach(model, mixed_plan(model)) as attached:
+        assert load_cache(saved, attached).get_seq_length() == TOKENS
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 100, b"\xff" * 16, None])

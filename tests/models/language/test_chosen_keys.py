@@ -203,6 +203,67 @@ def test_a_routed_cache_is_really_cut_and_follows_its_rows(tmp_path) -> None:
         assert torch.equal(cut, model.generate(**prompt, **more))
 
 
+def learned_plan(method: str, kind: str = "gemma3") -> tuple[nn.Module, Plan]:
+    """A model, and a plan of it with sets or with a router."""
+    if method == "flux":
+        model, routers = routed_model(kind)
+        return model, routers.plan()
+    model = shared_model(kind)
+    return model, inheriting_plan(model)
+
+
+LEARNED = ("lychee", "flux")
+
+
+@pytest.mark.parametrize("method", LEARNED)
+# Padding between a prompt and what follows takes room in a window of the model's own, as
+# transformers counts it, so that there no model with such windows gives what a text alone gives.
+@pytest.mark.parametrize(("kind", "side"), [("gemma3", "left"), ("llama", "right")])
+def test_a_batch_on_a_stored_cache_answers_as_each_text_alone(method, kind, side, tmp_path) -> None:
+    model, plan = learned_plan(method, kind)
+    ids, real = padded([PROMPT, 15, 11], side)
+    more = texts(3, 10, seed=5)
+    asked = torch.cat([ids, more], 1)
+    mask = torch.cat([real, torch.ones_like(more, dtype=torch.bool)], 1)
+    # A router judges by the first piece; an answer, then a second question with its answer.
+    sizes = [PROMPT] if method == "flux" else [9, 8, PROMPT - 17]
+    stored, sizes = len(sizes) + 3, [*sizes, 1, 1, 1, 5, 1, 1]
+
+    def answered(ids: Tensor, real: Tensor, sizes: list[int], stored: int = 0) -> Tensor:
+        cache, start, logits = attached.cache(), 0, []
+        for number, size in enumerate(sizes):
+            if number == stored > 0:
+                save_cache(cache, tmp_path / "c.safetensors")
+                cache = load_cache(tmp_path / "c.safetensors", attached)
+            stop = start + size
+            seen = {"attention_mask": real[:, :stop].long(), "cache": cache}
+            places = positions(real)[:, start:stop]
+            logits.append(model(ids[:, start:stop], position_ids=places, **seen).logits)
+            start = stop
+        return torch.cat(logits, 1)
+
+    with attach(model, plan) as attached:
+        batch = answered(asked, mask, sizes, stored)
+        for row in range(3):
+            alone = asked[row : row + 1, mask[row]]
+            prompt = alone.shape[1] - more.shape[1]
+            present = torch.ones_like(alone, dtype=torch.bool)
+            expected = answered(alone, present, [prompt, 1, 1, 1, 5, 1, 1])
+            torch.testing.assert_close(batch[row, mask[row]], expected[0], rtol=0, atol=1e-4)
+        dense = model(asked, attention_mask=mask.long(), position_ids=positions(mask)).logits
+    assert method == "flux" or (batch[:, -1] - dense[:, -1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_beams_with_a_cut_cache_are_those_under_masks(method) -> None:
+    model, plan = learned_plan(method)
+    ids, real = padded([PROMPT, 15, 11], "left")
+    beams = {"max_new_tokens": 6, "num_beams": 3, "do_sample": False}
+    beams |= {"input_ids": ids, "attention_mask": real.long()}
+    with attach(model, plan) as attached:
+        assert torch.equal(model.generate(**beams, cache=attached.cache()), model.generate(**beams))
+
+
 def test_a_text_whose_beginning_no_router_has_read_is_refused() -> None:
     from transformers import DynamicCache
 

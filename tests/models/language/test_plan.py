@@ -143,6 +143,8 @@ def broken(plan: dict, change: str) -> object:
         plan["beta"][0][0] = 1.5
     elif change == "negative":
         plan["sink"][0][0] = -1
+    elif change == "never a window":
+        plan["alpha"][0][0] = -5.0
     elif change == "many layers":
         plan["model"]["layers"] = 10**9
     elif change == "a later version":
@@ -165,7 +167,7 @@ def broken(plan: dict, change: str) -> object:
 CHANGES = (
     "a list", "no tables", "a word", "a number of words", "huge", "short", "steep", "negative",
     "many layers", "a later version", "another home", "no router", "routed without a router",
-    "inherits from nothing", "a budget too small",
+    "inherits from nothing", "a budget too small", "never a window",
 )  # fmt: skip
 
 

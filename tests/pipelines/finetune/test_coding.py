@@ -8,6 +8,7 @@ import torch
 
 from headwise.base.errors import InputError
 from headwise.data.prompts.dialogues import Dialogue, Message
+from headwise.models.language.tuning.answering import answer_prompts
 from headwise.models.language.tuning.tuned import ModelAsItCame
 from headwise.pipelines.finetune.coding import IGNORED, Coded, DialogueCoder, batch_of, columns_of
 from headwise.pipelines.finetune.scoring import row_losses, token_losses
@@ -25,7 +26,7 @@ def opened(tmp_path_factory):
 
 @pytest.fixture
 def chat(opened) -> DialogueCoder:
-    return DialogueCoder(opened.tokenizer, "chat")
+    return DialogueCoder(opened, "chat")
 
 
 def told(coder: DialogueCoder, row: Coded) -> tuple[str, str]:
@@ -50,20 +51,20 @@ def test_earlier_answers_are_learned_too(chat):
 
 def test_a_prompt_is_what_stands_before_the_answer(opened):
     for template in ("chat", "plain"):
-        coder = DialogueCoder(opened.tokenizer, template)
+        coder = DialogueCoder(opened, template)
         row = coder.row(dialogue(("user", "Is it?")))
         first = int(row.learned.argmax())
         assert coder.prompt([Message("user", "Is it?")]) == row.tokens[:first].tolist()
 
 
 def test_without_a_template_a_line_stands_between(opened):
-    coder = DialogueCoder(opened.tokenizer, "plain")
+    coder = DialogueCoder(opened, "plain")
     row = coder.row(dialogue(("user", "Is it?"), answer="yes\nno"))
     assert told(coder, row) == ("Is it?\nyes\nno<end>", "yes\nno<end>")
 
 
 def test_a_template_that_rewrites_earlier_messages_is_refused(opened):
-    coder = DialogueCoder(opened.tokenizer, "chat")
+    coder = DialogueCoder(opened, "chat")
     before = coder.tokenizer.chat_template
     try:
         coder.tokenizer.chat_template = "{{ messages | length }}" + before
@@ -136,3 +137,46 @@ def test_losses_of_rows_are_those_of_plain_passes(opened):
         assert losses.sums[k] == pytest.approx(sum(nats), rel=1e-5)
         assert losses.counts[k] == len(nats)
     assert columns_of(torch.tensor([[IGNORED, 3, IGNORED, 4]])).tolist() == [1, 3]
+
+
+def with_ends(opened, monkeypatch, *, configured: object, template: str) -> None:
+    """Give the opened model other ends, for the while of a test."""
+    monkeypatch.setattr(opened.model.generation_config, "eos_token_id", configured)
+    monkeypatch.setattr(opened.tokenizer, "chat_template", template)
+
+
+def test_an_answer_ends_where_the_settings_of_the_model_or_the_template_say(opened, monkeypatch):
+    pad, end = opened.tokenizer.pad_token_id, opened.tokenizer.eos_token_id
+    before = opened.tokenizer.chat_template
+    assert DialogueCoder(opened, "chat").ends == {end}
+    with_ends(opened, monkeypatch, configured=[pad, 7, -3, 10**9, "x"], template=before)
+    assert DialogueCoder(opened, "plain").ends == {end, pad, 7}
+    with_ends(opened, monkeypatch, configured=None, template=before.replace("<end>", "<pad>"))
+    coder = DialogueCoder(opened, "chat")
+    assert coder.ends == {end, pad}
+    row = coder.row(dialogue(("user", "Is it?")))
+    assert told(coder, row)[1] == "yes<pad>", "not the line that the template writes behind it"
+    assert DialogueCoder(opened, "plain").ends == {end}
+
+
+def test_an_answer_stops_at_the_end_of_a_turn(opened, monkeypatch):
+    prompts = [[72, 105], [72, 105, 33]]
+    model = ModelAsItCame(opened.model)
+
+    def answered() -> list:
+        coder = DialogueCoder(opened, "plain")
+        return answer_prompts(model, prompts, new_tokens=6, ends=coder.ends, padding=coder.padding)
+
+    token = answered()[0].tokens[2]
+    with_ends(opened, monkeypatch, configured=[token], template="")
+    stopped = answered()[0]
+    assert stopped.finished
+    assert token not in stopped.tokens
+    assert len(stopped.tokens) <= 2
+
+
+def test_a_template_that_fails_is_refused_in_one_line(opened, monkeypatch):
+    template = "{{ raise_exception('roles\nmust alternate') }}"
+    with_ends(opened, monkeypatch, configured=None, template=template)
+    with pytest.raises(InputError, match=r"^--template chat: .*roles must alternate\).*plain$"):
+        DialogueCoder(opened, "chat").prompt([Message("user", "a")])

@@ -1,7 +1,9 @@
 """Plans from prompts to files: what is chosen, compared, stored and refused."""
 
+import importlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from headwise.models.language.plans.facts import ModelFacts
 from headwise.models.language.plans.plan import Plan
 from headwise.pipelines import longcontext
 from headwise.pipelines.engine.opened_models import open_base
+from headwise.pipelines.engine.pipeline import Context
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.training.quick import completed, fit
 from headwise.pipelines.longcontext.coding import Coder
@@ -230,6 +233,58 @@ def test_a_plan_that_was_fitted_without_steps_has_a_score_to_be_compared_by(run)
     assert facts["validation_loss"] == pytest.approx(scores.loss.mean())
 
 
+MEASURES = {
+    "needle": ("headwise.pipelines.longcontext.scored_heads", "needle_scores"),
+    "moa": ("headwise.models.language.search.moa", "influence_blocks"),
+}
+
+
+@pytest.mark.parametrize("method", MEASURES)
+def test_what_was_measured_is_not_measured_again_and_never_taken_for_something_else(
+    run, tmp_path, monkeypatch, method
+):
+    data = str(run / "sample" / "generated-prompts.jsonl")
+    splits = open_splits(LongContextOptions(data=data, fit_prompts=4), None, False)
+    pipeline, calls = longcontext.TASK.load(), []
+    module, name = MEASURES[method]
+    measure = getattr(importlib.import_module(module), name)
+
+    def counted(*values, **named):
+        calls.append(1)
+        return measure(*values, **named)
+
+    monkeypatch.setattr(f"{module}.{name}", counted)
+
+    def plan_of(splits, folder=tmp_path, **options):
+        """The plan, and how many prompts were measured for it."""
+        chosen = LongContextOptions(data=data, method=method, **{"share": 0.6, **options})
+        model = PlannedModel(open_base("generated").model)
+        calls.clear()
+        context = Context(chosen, splits.spec, {}, torch.device("cpu"), folder)
+        pipeline.complete(model, splits, context)
+        return model.plan, len(calls)
+
+    plan, measured = plan_of(splits)
+    assert measured == 4
+    assert plan_of(splits) == (plan, 0)
+    assert plan_of(splits, None) == (plan, 4), "the same without a folder"
+    part = splits.train
+    rows = [part.tokens[0]._replace(prompt=part.tokens[0].prompt[1:]), *part.tokens[1:]]
+    changed = {
+        "a prompt": replace(splits, train=replace(part, tokens=rows)),
+        "the model": replace(splits, spec=replace(splits.spec, sha256="a" * 64)),
+    }
+    for what, other in changed.items():
+        assert plan_of(other)[1] == 4, what
+    assert plan_of(splits, sink=3)[1] == 4, "an option"
+    assert plan_of(splits) == (plan, 0), "the first is still there"
+    for file in filter(Path.is_file, tmp_path.rglob("*")):
+        file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(InputError, match=str(tmp_path)) as caught:
+        plan_of(splits)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("method", ["lychee", "flux"])
 def test_a_method_that_learns_trains_and_keeps_what_it_learned(tmp_path, method):
     run = longcontext.train(
@@ -252,7 +307,11 @@ REFUSED = [
     ({"depths": (1.5,)}, "--depths 1.5: must be from 0"),
     ({"lengths": (8,)}, "--lengths 8: must be at least 32 tokens"),
     ({"method": "full", "window": 8}, "--window: is read by the methods that make a plan"),
-    ({"share": 0.1}, r"--share 0.1: a sink of \d+ and a window of \d+ tokens alone keep"),
+    (
+        {"share": 0.1},
+        r"--share: a share of 0.1 .* cannot be kept: sink \d+ and window \d+ alone are",
+    ),
+    ({"method": "moa", "share": 0.1}, "--method moa: keep 0.1: cannot be met at"),
     ({"model": "no-such-model"}, "is no model and no folder"),
 ]
 
@@ -262,6 +321,17 @@ def test_what_cannot_be_made_is_refused_in_one_line(tmp_path, options, message):
     with pytest.raises(InputError, match=message) as caught:
         longcontext.train(run=tmp_path / "run", **options)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists(), "the corrected command can use the same directory"
+
+
+def test_a_method_that_learns_from_answers_needs_one_for_each_prompt(tmp_path):
+    rows = [{"prompt": f"the key is {k}. the key is"} for k in range(12)]
+    (tmp_path / "none.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    with pytest.raises(InputError, match="--method flux: learns from answers; some prompts have"):
+        longcontext.train(
+            run=tmp_path / "run", data=tmp_path / "none.jsonl", model="generated", method="flux"
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_plan_of_another_model_is_refused(tmp_path):

@@ -10,13 +10,15 @@ import polars as pl
 import pytest
 import torch
 from polars.testing import assert_frame_equal
+from safetensors.torch import save
 
 from headwise.base.errors import InputError
+from headwise.models.language.answers import end_tokens, padding_token
 from headwise.models.language.running.attach import attach
 from headwise.pipelines import longcontext
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.longcontext.coding import Coder
-from headwise.pipelines.longcontext.generation import Writing, end_tokens, write_alone, write_batch
+from headwise.pipelines.longcontext.generation import Writing, write_alone, write_batch
 from headwise.pipelines.longcontext.planned import planned
 
 CONTEXT = "In the red house lives a baker. " * 8
@@ -38,9 +40,9 @@ def predicted(run, tmp_path, rows, **options):
 
 
 def writing_of(model, coder, **changes):
-    ends = end_tokens(model, coder)
+    ends = end_tokens(model, coder.tokenizer)
     return Writing(**{"limit": 6, "sample": False, "temperature": 1.0, "seed": 0, "end": ends,
-                      "pad": coder.pad(ends), **changes})  # fmt: skip
+                      "pad": padding_token(coder.tokenizer, ends), **changes})  # fmt: skip
 
 
 def greedy(model, plan, tokens, limit, ends):
@@ -169,6 +171,55 @@ def test_compress_refuses_in_one_line(run, tmp_path, monkeypatch, options, messa
         longcontext.compress(run=run, **options)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "c.safetensors").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"hello there", "half", "plain"])
+def test_a_file_that_is_no_cache_is_refused_at_once(run, tmp_path, content):
+    (tmp_path / "a.txt").write_text("Who lives there?")
+    cache = tmp_path / "c.safetensors"
+    if content == "half":
+        longcontext.compress(run=run, input=tmp_path / "a.txt", output=cache)
+        content = cache.read_bytes()[:-9]
+    cache.write_bytes(save({"x": torch.ones(2)}) if content == "plain" else content)
+    message = r"c\.safetensors: (cannot be read as a|no) cache"
+    with pytest.raises(InputError, match=message) as caught:
+        longcontext.predict(
+            run=run, input=tmp_path / "a.txt", output=tmp_path / "o.parquet", cache=cache
+        )
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("o.parquet*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, r"a\.csv: there is no column 'prompt'; it has 'foo', 'bar'"),
+        ({"columns": ("prompt=nope",)}, "there is no column 'nope'"),
+        ({"columns": ("foo=bar",)}, "--columns foo=bar: no field 'foo'"),
+        ({"sample": True, "temperature": 1e-30}, "--temperature 1e-30: must be from 0.001 to 1000"),
+        ({"sample": True, "temperature": float("nan")}, "--temperature nan: must be from"),
+        ({"sample": True, "temperature": float("inf")}, "--temperature inf: must be from"),
+    ],
+)
+def test_predict_refuses_at_once_what_no_prompt_can_make_right(run, tmp_path, options, message):
+    (tmp_path / "a.csv").write_text("foo,bar\n1,2\n")
+    output = tmp_path / "o.parquet"
+    with pytest.raises(InputError, match=message) as caught:
+        longcontext.predict(run=run, input=tmp_path / "a.csv", output=output, **options)
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]
+
+
+def test_a_table_without_prompts_among_others_is_a_row_with_an_error(run, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.csv").write_text("foo,bar\n1,2\n3,4\n")
+    (folder / "b.csv").write_text("prompt\nhello\n")
+    rows = longcontext.predict(
+        run=run, input=folder, output=tmp_path / "o.parquet", max_new_tokens=2
+    ).table()
+    assert rows["status"].to_list() == ["error", "ok"]
+    assert "there is no column 'prompt'" in rows["error"][0]
 
 
 def test_standard_input_takes_lines_and_json_lines(run, tmp_path, monkeypatch):
