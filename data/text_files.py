@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ..base.account import note
 from ..base.errors import fail, reason
 from .formats.tables import suffix_of
-from .formats.tables_text import HEAD_BYTES, survey, text_encoding
+from .formats.tables_text import HEAD_BYTES, note_encoding, survey, text_encoding
 
 TEXT_CAP = 20 << 20  # characters of a single text; a longer one is a file by mistake
 FILE_CAP = 64 << 20  # bytes of a text file
@@ -53,7 +52,7 @@ def read_text_file(path: str | Path) -> str:
     except UnicodeDecodeError as error:
         problem = f"is damaged {encoding.upper()} text ({reason(error)}); save it as UTF-8"
         raise fail(path, problem) from error
-    _note_encoding(path, encoding)
+    note_encoding(path, encoding)
     return text.removeprefix("\ufeff")
 
 
@@ -80,7 +79,7 @@ def line_encoding(path: Path) -> str:
     encoding = text_encoding(path, content)
     if encoding != "cp1252":
         raise fail(path, "is UTF-16, not UTF-8; save it as UTF-8")
-    _note_encoding(path, encoding)
+    note_encoding(path, encoding)
     return encoding
 
 
@@ -116,8 +115,3 @@ def read_lines(path: Path, part: LinePart, encoding: str) -> list[str]:
     except OSError as error:
         raise fail(path, f"cannot be read ({reason(error)})") from error
     return lines
-
-
-def _note_encoding(path: str | Path, encoding: str) -> None:
-    kind = "cp1252 (Windows)" if encoding == "cp1252" else "UTF-16"
-    note("assumed", f"files in {kind}, not UTF-8", [path])

@@ -448,3 +448,16 @@ def test_a_long_text_is_read_up_to_its_most_tokens_and_that_is_said(tmp_path):
     longest = max(len(row.ids) for part in of(splits).values() for row in part.coded.tokens)
     assert longest == 64
     assert "1 texts of which the network reads the first 64 tokens" in said
+
+
+def test_lines_of_json_of_which_the_last_differ_lose_no_field_and_no_label(tmp_path):
+    rows = [{"text": f"text {k} on this day", "label": 1 + k % 2} for k in range(800)]
+    rows[-40:] = [{**row, "label": "late", "size": k} for k, row in enumerate(rows[-40:])]
+    splits, _ = parts_of(write_rows(tmp_path / "t.jsonl", rows), table=("size",), model="sparse")
+    assert splits.spec.labels == ["1", "2", "late"]
+    assert sum(part.truth[:, 2].sum() for part in of(splits).values()) == 40
+    assert splits.spec.table[0]["kind"] == "number"
+    path = tmp_path / "twice.jsonl"
+    path.write_text((tmp_path / "t.jsonl").read_text() + '{"text": "a", "label": 1, "label": 2}\n')
+    with pytest.raises(InputError, match=r"column 'label' appears more than once in line 801"):
+        parts_of(path)
