@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ..base.account import note
 from ..base.errors import fail, reason
 from .formats.tables import suffix_of
 from .formats.tables_text import HEAD_BYTES, note_encoding, survey, text_encoding
@@ -84,7 +85,9 @@ def line_encoding(path: Path) -> str:
 
 
 def line_parts(path: Path, most: int) -> Iterator[LinePart]:
-    """The lines of a file in parts of `most`, the last of which may be smaller."""
+    """The lines of a file in parts of `most`, the last of which may be smaller. Raises InputError
+    for a file whose lines end in another way, which would be a single text.
+    """
     part, offset = LinePart(0, 0, 0), 0
     try:
         with path.open("rb") as file:
@@ -92,6 +95,8 @@ def line_parts(path: Path, most: int) -> Iterator[LinePart]:
                 if part.lines == most:
                     yield part
                     part = LinePart(part.start + most, 0, offset)
+                if not offset and b"\r" in line.rstrip(b"\r\n"):
+                    raise fail(path, "has lines that end with CR alone; save it with LF or CR LF")
                 part = part._replace(lines=part.lines + 1)
                 offset += len(line)
     except OSError as error:
@@ -112,6 +117,8 @@ def read_lines(path: Path, part: LinePart, encoding: str) -> list[str]:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 lines.append(line.rstrip(b"\r\n").decode(encoding, errors="replace"))
                 refuse_long_text(f"{path}, line {number + 1}", lines[-1])
+        if marked := sum("\r" in line for line in lines):
+            note("values", "lines of text with CR within, each read as one text", count=marked)
     except OSError as error:
         raise fail(path, f"cannot be read ({reason(error)})") from error
     return lines

@@ -355,6 +355,9 @@ def unreadable(path: object, error: BaseException) -> InputError:
             "a row has more cells than the header has names; quote cells that hold the separator, "
             "and leave no title above the names",
         )
+    if "CSV malformed" in problem or 'could not parse `"' in problem:
+        cure = 'write quotes in a cell as "", and the cell in quotes'
+        return fail(path, f"a quote is opened or closed within a cell; {cure}")
     if "utf-8" in problem.lower():
         return fail(path, "it is not UTF-8 text; save it as UTF-8")
     if suffix_of(Path(str(path))).startswith(JSON_SUFFIXES):

@@ -104,3 +104,10 @@ def test_columns_named_twice_in_typed_files_are_refused(tmp_path: Path) -> None:
         writer.write_table(table)
     with pytest.raises(InputError, match=r"cannot be read|damaged arrow"):
         collect("t.arrow", scan_table(tmp_path / "t.arrow")[0])
+
+
+def test_quotes_within_cells_are_refused_in_words_that_help(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    for row in ('a 5" pipe,x\nb,y', '"hi" he said,x\nb,y'):
+        with pytest.raises(InputError, match=r"a quote is opened or closed within a cell; write"):
+            read(path, f"text,label\n{row}\n")
