@@ -261,7 +261,8 @@ class Explainer:
         """What makes up the calibrated logits (K,), some labels at a time where they are many."""
         if self.divided is None:
             words = np.zeros((len(shared.spans), len(labels)))
-            return _Parts(words, *[np.zeros(len(labels))] * 4, words[:0])
+            nothing = np.zeros(len(labels))
+            return _Parts(words, nothing, nothing, nothing, nothing, words[:0])
         x = TextInputs(*inputs)
         places = len(shared.alone) + x.places - x.tokens.shape[1]
         step = max(1, NUMBERS // max(1, places))
