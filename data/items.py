@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -29,7 +30,7 @@ def read_labels(where: object, cells: Sequence[str | None]) -> list[str]:
     """Labels of the rows of a table, "" for a row without one.
 
     where: table and column, for messages. Numbers are compared by their value: 1 and 1.0 are one
-    class, written as 1. Classes that differ by case only are named in the account.
+    class, written as 1. Classes that look alike are named in the account.
 
     Raises InputError for a row without a label, unless doubts of the kind "missing-labels" are
     accepted; the caller then leaves out the rows whose label is "".
@@ -61,14 +62,31 @@ def _one_spelling(where: object, labels: Sequence[str]) -> list[str]:
             note("values", f"{where}: {' and '.join(same)} are one class")
     # "1.0" alone stays as it is written: only where both forms occur is one of them changed.
     labels = [spellings[text] if merged[spellings[text]] > 1 else text for text in labels]
-    by_case: dict[str, list[str]] = {}
-    for label in dict.fromkeys(labels):
-        by_case.setdefault(label.lower(), []).append(label)
-    for similar in by_case.values():
-        if len(similar) > 1:
-            named = " and ".join(map(shown, similar))
-            note("values", f"{where}: the classes {named} differ by case only")
+    for similar in look_alike(labels):
+        how = "by case only"
+        if len({label.lower() for label in similar}) > 1:
+            how = "in case, invisible characters or composed letters only"
+        # ascii() shows what differs where nothing can be seen.
+        named = " and ".join(
+            shown(name) if how == "by case only" else ascii(name) for name in similar
+        )
+        note("values", f"{where}: the classes {named} differ {how}")
     return labels
+
+
+def look_alike(labels: Iterable[str]) -> list[list[str]]:
+    """Labels that people read as one: they differ in case, in characters that cannot be seen, or in
+    how letters with marks are composed.
+
+    >>> look_alike(["a", "b", "A", "b\u200b", "c"])
+    [['a', 'A'], ['b', 'b\u200b']]
+    """
+    similar: dict[str, list[str]] = {}
+    for label in dict.fromkeys(labels):
+        plain = unicodedata.normalize("NFKC", label).casefold()
+        plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+        similar.setdefault(" ".join(plain.split()), []).append(label)
+    return [names for names in similar.values() if len(names) > 1]
 
 
 def _number(label: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from ..base.errors import fail, shown
+from .formats.tables_typed import name_that_is_there_twice
 
 
 def are_json_lines(lines: Sequence[str]) -> bool:
@@ -21,13 +22,16 @@ def rows_of_json_lines(where: object, lines: Sequence[str], start: int = 0) -> p
     a row without cells, so that lines and rows have the same numbers.
 
     start: the number of the first line, from 0. Raises InputError, at `where`, for a line that is
-    no JSON object.
+    no JSON object, and for one that has a name twice.
     """
     rows: list[dict[str, object]] = []
     for number, line in enumerate(lines, start + 1):
         row = _value(line) if line.strip() else {}
         if not isinstance(row, dict):
             raise fail(f"{where}, line {number}", f"{shown(line[:50])} is no JSON object")
+        if line.count(":") > len(row) and (twice := name_that_is_there_twice(line)) is not None:
+            problem = f"column {shown(twice)} appears more than once; rename one"
+            raise fail(f"{where}, line {number}", problem)
         rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
     return pl.DataFrame(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..base.account import note
 from ..base.errors import fail, reason
 from .formats.tables import suffix_of
-from .formats.tables_text import HEAD_BYTES, survey, text_encoding
+from .formats.tables_text import HEAD_BYTES, note_encoding, survey, text_encoding
 
 TEXT_CAP = 20 << 20  # characters of a single text; a longer one is a file by mistake
 FILE_CAP = 64 << 20  # bytes of a text file
@@ -53,7 +53,7 @@ def read_text_file(path: str | Path) -> str:
     except UnicodeDecodeError as error:
         problem = f"is damaged {encoding.upper()} text ({reason(error)}); save it as UTF-8"
         raise fail(path, problem) from error
-    _note_encoding(path, encoding)
+    note_encoding(path, encoding)
     return text.removeprefix("\ufeff")
 
 
@@ -80,12 +80,14 @@ def line_encoding(path: Path) -> str:
     encoding = text_encoding(path, content)
     if encoding != "cp1252":
         raise fail(path, "is UTF-16, not UTF-8; save it as UTF-8")
-    _note_encoding(path, encoding)
+    note_encoding(path, encoding)
     return encoding
 
 
 def line_parts(path: Path, most: int) -> Iterator[LinePart]:
-    """The lines of a file in parts of `most`, the last of which may be smaller."""
+    """The lines of a file in parts of `most`, the last of which may be smaller. Raises InputError
+    for a file whose lines end in another way, which would be a single text.
+    """
     part, offset = LinePart(0, 0, 0), 0
     try:
         with path.open("rb") as file:
@@ -93,6 +95,8 @@ def line_parts(path: Path, most: int) -> Iterator[LinePart]:
                 if part.lines == most:
                     yield part
                     part = LinePart(part.start + most, 0, offset)
+                if not offset and b"\r" in line.rstrip(b"\r\n"):
+                    raise fail(path, "has lines that end with CR alone; save it with LF or CR LF")
                 part = part._replace(lines=part.lines + 1)
                 offset += len(line)
     except OSError as error:
@@ -113,11 +117,8 @@ def read_lines(path: Path, part: LinePart, encoding: str) -> list[str]:
                     line = line.removeprefix(codecs.BOM_UTF8)
                 lines.append(line.rstrip(b"\r\n").decode(encoding, errors="replace"))
                 refuse_long_text(f"{path}, line {number + 1}", lines[-1])
+        if marked := sum("\r" in line for line in lines):
+            note("values", "lines of text with CR within, each read as one text", count=marked)
     except OSError as error:
         raise fail(path, f"cannot be read ({reason(error)})") from error
     return lines
-
-
-def _note_encoding(path: str | Path, encoding: str) -> None:
-    kind = "cp1252 (Windows)" if encoding == "cp1252" else "UTF-16"
-    note("assumed", f"files in {kind}, not UTF-8", [path])

@@ -20,6 +20,7 @@ from ..formats.tables import (
     scan_table,
     unreadable,
 )
+from ..formats.tables_typed import DAMAGE
 from .schema import Join
 from .vocabulary import FIRST, UNSEEN, Vocabulary, clean
 
@@ -73,7 +74,7 @@ def batches(where: object, frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     while True:
         try:
             part = next(parts, None)
-        except (pl.exceptions.PolarsError, OSError) as error:
+        except DAMAGE as error:
             raise unreadable(where, error) from error
         if part is None:
             return

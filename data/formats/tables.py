@@ -6,10 +6,8 @@ Text files are read as text. Whoever uses a column decides its type (`numbers`,
 """
 
 import glob
-import gzip
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import polars as pl
@@ -26,8 +24,18 @@ from .tables_numbers import number_column as number_column
 from .tables_numbers import numbers as numbers
 from .tables_packed import PACKED_SUFFIXES, packing_of, packing_problem, unpacked_zip, zip_member
 from .tables_packed import UNPACKED_CAP as UNPACKED_CAP
-from .tables_parquet import parquet_problem
-from .tables_text import COLUMN_CAP, TextForm, TextSource, ends_blank, open_text, sniff
+from .tables_text import (
+    COLUMN_CAP,
+    TextForm,
+    TextSource,
+    all_bytes,
+    ends_blank,
+    note_encoding,
+    open_text,
+    sniff,
+)
+from .tables_typed import ARROW_SUFFIXES as ARROW_SUFFIXES
+from .tables_typed import DAMAGE, JSON_SUFFIXES, json_problem, scan_typed
 
 TEXT_SEPARATORS = {
     ".csv": ",",
@@ -41,8 +49,6 @@ TEXT_SEPARATORS = {
     ".item": "\t",
 }
 """What usually stands between cells, by ending; what really does is seen in the file."""
-JSON_SUFFIXES = (".jsonl", ".ndjson")
-ARROW_SUFFIXES = (".feather", ".arrow", ".ipc")
 _TEXTS = (".csv", ".tsv", ".txt", ".dat", ".data", ".tab", *JSON_SUFFIXES)
 TABLE_SUFFIXES = (
     *(text + packed for text in _TEXTS for packed in ("", *PACKED_SUFFIXES)),
@@ -243,12 +249,8 @@ def scan_table(
         columns = table.columns
         frame = without_blank_end(path, frame, columns, collect) if table.height else frame
     else:
-        frame = _scan_typed(path, source, ending)
-        columns = names = _columns_of(path, frame, ending)
-        if ending in ARROW_SUFFIXES or ending == ".parquet":
-            size = len(source) if isinstance(source, bytes) else source.stat().st_size
-            if problem := parquet_problem(frame, size):
-                raise fail(path, problem)
+        frame, names = scan_typed(path, source, ending)
+        columns = names
     if len(columns) > COLUMN_CAP:
         raise fail(path, f"has more than {COLUMN_CAP:,} columns; is it transposed?")
     return with_names(path, frame, columns, names, collect)
@@ -285,31 +287,6 @@ def _openable(path: object, file: Path) -> Path | bytes:
     return file
 
 
-def _scan_typed(path: object, source: Path | bytes, ending: str) -> pl.LazyFrame:
-    """A file whose columns have types. Names are never patterns: `[1].parquet` is a file."""
-    try:
-        if ending == ".parquet":
-            return pl.scan_parquet(source, glob=False, hive_partitioning=False)
-        if ending in ARROW_SUFFIXES:
-            with source.open("rb") if isinstance(source, Path) else nullcontext() as opened:
-                stream = (opened.read(6) if opened else source[:6]) != b"ARROW1"  # pyright: ignore
-            if stream:
-                return pl.read_ipc_stream(source).lazy()
-            return pl.scan_ipc(source, glob=False, hive_partitioning=False)
-        if isinstance(source, Path) and glob.has_magic(str(source)):
-            source = source.read_bytes()  # scan_ndjson has no option to take a name as it is
-        return pl.scan_ndjson(source, infer_schema_length=None, low_memory=True)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise fail(path, f"is damaged {ending[1:]} ({reason(error)}); write it again") from error
-
-
-def _columns_of(path: object, frame: pl.LazyFrame, ending: str) -> list[str]:
-    try:
-        return frame.collect_schema().names()
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise fail(path, f"is damaged {ending[1:]} ({reason(error)}); write it again") from error
-
-
 def _scan_text(
     path: object, file: Path, ending: str, header: bool | None
 ) -> tuple[pl.LazyFrame, list[str]]:
@@ -321,7 +298,7 @@ def _scan_text(
     if isinstance(source, Path):
         source = _openable(path, source)
     if separator == "::":  # polars takes one byte: a control character stands in for the two
-        content = source if isinstance(source, bytes) else _all_bytes(path, source)
+        content = source if isinstance(source, bytes) else all_bytes(path, source)
         source, separator, quote = content.replace(b"::", b"\x1f"), "\x1f", None
     elif len(separator.encode()) > 1:
         raise fail(path, f"has {separator!r} between its cells; use one of , ; | or a tab")
@@ -346,27 +323,12 @@ def _scan_text(
     return with_names(path, frame, columns, form.names, collect)
 
 
-def _all_bytes(path: object, file: Path) -> bytes:
-    """The text of a plain or gzip file, whose size unpacked is checked already."""
-    with file.open("rb") as opened:
-        packing = packing_of(opened.read(4))
-    if packing == "zstd":
-        raise fail(path, "has :: between its cells and is packed as .zst; unpack it")
-    with gzip.open(file, "rb") if packing == "gzip" else file.open("rb") as opened:
-        content = opened.read(UNPACKED_CAP + 1)
-    if len(content) > UNPACKED_CAP:
-        raise fail(path, "has :: between its cells and is too large; write it with commas")
-    return content
-
-
 def _note_form(path: object, text: TextSource, form: TextForm, usual: str) -> None:
     """Note what was seen in a text and is not usual for its ending."""
     if form.separator != usual:
         spelling = {"\t": "tabs"}.get(form.separator, form.separator)
         note("assumed", f"files with {spelling} between cells", [path])
-    if text.encoding != "utf-8":
-        kind = {"cp1252": "cp1252 (Windows)"}.get(text.encoding, "UTF-16")
-        note("assumed", f"files in {kind}, not UTF-8", [path])
+    note_encoding(path, text.encoding)
     if form.comments:
         lines = [f"{path}: {form.comments} lines"]
         note("left out", "comments (#) at the beginning of tables", lines)
@@ -380,11 +342,11 @@ def collect(path: object, frame: pl.LazyFrame) -> pl.DataFrame:
     """
     try:
         return frame.collect(engine="streaming")
-    except (pl.exceptions.PolarsError, OSError) as error:
+    except DAMAGE as error:
         raise unreadable(path, error) from error
 
 
-def unreadable(path: object, error: Exception) -> InputError:
+def unreadable(path: object, error: BaseException) -> InputError:
     """An error of polars while it read a table, as a line that says what to do."""
     problem = reason(error)
     if "more fields than defined" in problem:
@@ -393,6 +355,11 @@ def unreadable(path: object, error: Exception) -> InputError:
             "a row has more cells than the header has names; quote cells that hold the separator, "
             "and leave no title above the names",
         )
+    if "CSV malformed" in problem or 'could not parse `"' in problem:
+        cure = 'write quotes in a cell as "", and the cell in quotes'
+        return fail(path, f"a quote is opened or closed within a cell; {cure}")
     if "utf-8" in problem.lower():
         return fail(path, "it is not UTF-8 text; save it as UTF-8")
+    if suffix_of(Path(str(path))).startswith(JSON_SUFFIXES):
+        problem = json_problem(Path(str(path))) or problem
     return fail(path, f"it cannot be read ({problem})")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import polars as pl
 
+from ...base.account import note
 from ...base.errors import fail, reason
 from .tables_numbers import MISSING_WORDS, is_spelt_number
 from .tables_packed import (
@@ -152,12 +153,14 @@ class TextSource:
     head      the first bytes of the text (HEAD_BYTES at most), UTF-8
     encoding  of the file
     end       the last bytes of the text; None where only polars can tell
+    marked    whether the file begins with the byte order mark of UTF-8
     """
 
     source: Path | bytes
     head: bytes
     encoding: str
     end: bytes | None
+    marked: bool = False
 
 
 def open_text(path: object, file: Path) -> TextSource:
@@ -185,7 +188,30 @@ def open_text(path: object, file: Path) -> TextSource:
     if head[:1] == b"x" and packing == "plain" and int.from_bytes(head[:2], "big") % 31 == 0:
         # Text that polars would take for a deflate stream: a byte order mark says what it is.
         return TextSource(codecs.BOM_UTF8 + file.read_bytes(), head, "utf-8", surveyed.end)
-    return TextSource(file, head.removeprefix(codecs.BOM_UTF8), "utf-8", surveyed.end)
+    marked = head.startswith(codecs.BOM_UTF8)
+    return TextSource(file, head.removeprefix(codecs.BOM_UTF8), "utf-8", surveyed.end, marked)
+
+
+def all_bytes(path: object, file: Path) -> bytes:
+    """The text of a plain or gzip file, for a reader that needs it changed. Raises InputError for
+    one that is too large, or packed in another way.
+    """
+    with file.open("rb") as opened:
+        packing = packing_of(opened.read(4))
+    if packing == "zstd":
+        raise fail(path, "has to be changed to be read, and is packed as .zst; unpack it")
+    with gzip.open(file, "rb") if packing == "gzip" else file.open("rb") as opened:
+        content = opened.read(UNPACKED_CAP + 1)
+    if len(content) > UNPACKED_CAP:
+        raise fail(path, f"has to be changed to be read, and {too_large('unpacks')}")
+    return content
+
+
+def note_encoding(path: object, encoding: str) -> None:
+    """Note an encoding that is not UTF-8 in the account."""
+    if encoding != "utf-8":
+        kind = "cp1252 (Windows)" if encoding == "cp1252" else "UTF-16"
+        note("assumed", f"files in {kind}, not UTF-8", [path])
 
 
 def _decoded(path: object, content: bytes) -> TextSource:

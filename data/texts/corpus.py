@@ -28,7 +28,9 @@ def read_texts(path: str, column: str | None = None) -> Texts:
     Empty texts are left out and noted. Raises InputError where there is no text.
     """
     if Path(path).is_file() and is_text_file(path):
-        cells = read_text_file(check_file(path)).splitlines()
+        text = read_text_file(check_file(path)).replace("\r\n", "\n").replace("\r", "\n")
+        # Not splitlines, which also cuts texts at form feeds and at separators of Unicode.
+        cells = text.removesuffix("\n").split("\n")
         note("read", "texts", count=len(cells))
     else:
         columns = {} if column is None else {"text": column}

@@ -15,7 +15,7 @@ import polars as pl
 from ...base.account import doubt, note
 from ...base.errors import fail, shown
 from ..formats.tables import numbers
-from ..items import is_missing
+from ..items import is_missing, look_alike
 from ..items import read_labels as read_classes
 
 Goal: TypeAlias = Literal["class", "labels", "number"]
@@ -81,6 +81,10 @@ def read_labels(
         if mark is not None and separator is None:
             note("assumed", f"{shown(mark)} stands between the labels of a cell")
         goal = "class" if mark is None else "labels"
+        for other in SEPARATORS if goal == "class" else ():
+            if inside := sum(other in text for text in set(texts)):
+                what = f"labels with {shown(other)} in them, one class each (--separator: several)"
+                note("assumed", what, count=inside)
     if goal == "labels":
         mark = separator or _separator_of(texts) or SEPARATORS[0]
         rows = [() if is_missing(text) else _names_of(where, text.split(mark)) for text in texts]
@@ -122,7 +126,7 @@ def label_names(
     where: object, rows: Sequence[tuple[str, ...]], goal: Goal, least: int
 ) -> list[str]:
     """The labels of a training part that at least `least` of its texts have, sorted; the others go
-    into the account. Spellings that differ in case alone are named there, too.
+    into the account. Labels that look alike are named there, too.
 
     Raises InputError where nothing is left to learn.
     """
@@ -131,10 +135,10 @@ def label_names(
     if rare := sorted(set(counts) - set(names)):
         what = f"labels that fewer than {least} texts of the training part have (--least)"
         note("left out", what, rare)
-    spellings = Counter(name.casefold() for name in names)
-    alike = [name for name in names if spellings[name.casefold()] > 1]
+    alike = [name for similar in look_alike(names) for name in similar]
     if alike and goal == "labels":  # those of classes were named when they were read
-        note("values", "labels that differ in upper and lower case alone, and count as two", alike)
+        what = "labels that differ in case or in what cannot be seen alone, and count as two"
+        note("values", what, alike)
     if goal == "class" and len(names) < 2:
         only = f"the label {shown(names[0])}" if names else "no label often enough"
         raise fail(where, f"the training part has {only}; two classes are needed to learn from")

@@ -6,6 +6,7 @@ Shapes: N rows.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -64,7 +65,8 @@ class TextReading:
     columns: by field, as the user named them; usual: by field, as the training called them, which
     are taken where the table has them; fields: those that are looked for; label_columns: of 1 and
     0, one for each label; table: further columns that a model sees; goal, separator: of the labels,
-    None as the cells say; need_label: whether there must be labels.
+    None as the cells say; need_label: whether there must be labels; knowledge: column of texts of
+    knowledge, "" for none.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +77,12 @@ class TextReading:
     need_label: bool = True
     usual: Mapping[str, str] = field(default_factory=dict)
     fields: tuple[str, ...] = FIELDS
+    knowledge: str = ""
+
+    @property
+    def further(self) -> tuple[str, ...]:
+        """The columns beside the texts: those of the table, then of knowledge."""
+        return (*self.table, self.knowledge) if self.knowledge else self.table
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,9 @@ def read_text_data(path: str | Path, reading: TextReading) -> TextTable:
         tables = _with_parts_of_names(files, tables)
     joined = tables[0] if len(tables) == 1 else _joined(path, tables)
     note("read", "texts", count=len(joined))
+    named = [name for name in joined.ids if name]
+    if twice := sum(count > 1 for count in Counter(named).values()):
+        note("items", "ids that several texts have", count=twice)
     return joined
 
 
@@ -154,7 +165,7 @@ def table_of_rows(
             note_missing(where, labels.known)
     if labels is not None:
         refuse_label_as_feature(
-            file, frame, reading.label_columns or [columns["label"]], reading.table
+            file, frame, reading.label_columns or [columns["label"]], reading.further
         )
     cells = {name: _cells(file, frame, columns, name) for name in FIELDS[2:]}
     where = f"{file}: column {shown(columns.get('part', ''))}"
@@ -170,7 +181,7 @@ def table_of_rows(
         cells["language"],
         parts,
         labels,
-        frame.select(reading.table),
+        frame.select(reading.further),
         columns,
         start=start,
     )
@@ -204,9 +215,10 @@ def _columns(
     file: str | Path, frame: pl.DataFrame, names: Sequence[str], reading: TextReading
 ) -> dict[str, str]:
     """The column of each field."""
-    for column in (*reading.label_columns, *reading.table):
+    for column in (*reading.label_columns, *reading.further):
         if column not in names:
             option = "--table" if column in reading.table else "--label-columns"
+            option = "--knowledge" if column == reading.knowledge else option
             problem = f"there is no column {shown(column)}{nearest(column, names)}"
             raise fail(f"{file}: {option} {column}", problem)
     labelled = reading.need_label and not reading.label_columns
@@ -216,7 +228,7 @@ def _columns(
     usual = {name: column for name, column in reading.usual.items() if column in names}
     chosen = {**usual, **reading.columns}
     chosen = {name: column for name, column in chosen.items() if name in fields}
-    used = {*reading.label_columns, *reading.table}
+    used = {*reading.label_columns, *reading.further}
     free = [name for name in names if name not in used or name in chosen.values()]
     for needed in ("text", "label"):
         if not any(plain_name(name) in TEXT_SYNONYMS[needed] for name in free):

@@ -19,9 +19,9 @@ from .windows import windowed_states
 
 
 class Contributions(NamedTuple):
-    """What makes up the logits (B, L): of each token (B, L, N), of each counted feature (B, L, F),
-    of the table (B, L), and the bias, (L,) or (B, L). They sum to the logits. L: of the labels that
-    are explained.
+    """What makes up the logits (B, L): of each token of the text, then of the knowledge (B, L, N +
+    K), of each counted feature (B, L, F), of the table (B, L), and the bias, (L,) or (B, L). They
+    sum to the logits. L: of the labels that are explained.
     """
 
     logits: Tensor
@@ -54,15 +54,31 @@ class AttentionTexts(TextModel):
 
     def answer(self, x: TextInputs) -> Tensor:
         """(B, L)."""
-        return self.head(self.dropout(self.states(x)), x.mask)
+        known = self.known_states(x)
+        if known is not None:
+            known = self.dropout(known)
+        states = self.dropout(self.states(x))
+        return self.head(states, x.mask, knowledge=known, knowledge_mask=x.knowledge_mask)
 
     def states(self, x: TextInputs) -> Tensor:
         """States (B, N, D) of the tokens, of all windows."""
         return windowed_states(self.encoder, x.tokens, x.mask, self.window)
 
+    def known_states(self, x: TextInputs) -> Tensor | None:
+        """States (B, K, D) of the tokens of knowledge, of the same encoder; None without any."""
+        if x.knowledge is None or x.knowledge_mask is None:
+            return None
+        return windowed_states(self.encoder, x.knowledge, x.knowledge_mask, self.window)
+
     def contributions(self, x: TextInputs, labels: Tensor | None = None) -> Contributions:
         """What each token adds to each logit; labels: int64, those to explain, by default all."""
-        logits, by_token, bias = self.head.contributions(self.states(x), x.mask, labels=labels)
+        logits, by_token, bias = self.head.contributions(
+            self.states(x),
+            x.mask,
+            knowledge=self.known_states(x),
+            knowledge_mask=x.knowledge_mask,
+            labels=labels,
+        )
         nothing = logits.new_zeros(*logits.shape, x.features.shape[1])
         return Contributions(logits, by_token, nothing, torch.zeros_like(logits), bias)
 
@@ -125,7 +141,7 @@ def linear_contributions(
     """
     by_feature, of_table, bias = model.parts(x, labels)
     logits = by_feature.sum(1) + of_table + bias
-    nothing = logits.new_zeros(*logits.shape, x.tokens.shape[1])
+    nothing = logits.new_zeros(*logits.shape, x.places)
     return Contributions(logits, nothing, by_feature.mT, of_table, bias)
 
 

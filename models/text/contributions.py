@@ -61,7 +61,7 @@ def text_contributions(
             bias = of_labels(model.logits, labels)
             logits = bias.expand(len(x.features), -1)
             by_token, by_feature = (
-                bias.new_zeros(*logits.shape, places.shape[1]) for places in (x.tokens, x.features)
+                bias.new_zeros(*logits.shape, places) for places in (x.places, x.features.shape[1])
             )
             return Contributions(logits, by_token, by_feature, torch.zeros_like(logits), bias)
         case LinearTexts():

@@ -1,7 +1,7 @@
 """What all models of texts are called with.
 
-Shapes: B texts, N tokens, F features of a text (filled up), T numbers of the table beside it, L
-outputs: labels, classes, or one number.
+Shapes: B texts, N tokens, K tokens of knowledge, F features of a text (filled up), T numbers of the
+table beside it, L outputs: labels, classes, or one number.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ class TextInputs(NamedTuple):
 
     tokens (B, N) int64, mask (B, N) bool: ids of tokens and which are there; features (B, F) int64,
     amounts (B, F): which counted features a text has and how much of each, 0 where filled up; table
-    (B, T): numbers of the row beside the text; source (B,) int64: where it comes from.
+    (B, T): numbers of the row beside the text; source (B,) int64: where it comes from; knowledge
+    (B, K) int64, knowledge_mask (B, K) bool: tokens of what is known about it, None for models that
+    read none.
     """
 
     tokens: Tensor
@@ -25,6 +27,13 @@ class TextInputs(NamedTuple):
     amounts: Tensor
     table: Tensor
     source: Tensor
+    knowledge: Tensor | None = None
+    knowledge_mask: Tensor | None = None
+
+    @property
+    def places(self) -> int:
+        """N + K: tokens of a text and then of the knowledge about it, filled up."""
+        return self.tokens.shape[1] + (0 if self.knowledge is None else self.knowledge.shape[1])
 
 
 class TextModel(nn.Module):
@@ -40,9 +49,12 @@ class TextModel(nn.Module):
         amounts: Tensor,
         table: Tensor,
         source: Tensor,
+        knowledge: Tensor | None = None,
+        knowledge_mask: Tensor | None = None,
     ) -> Tensor:
         """(B, L)."""
-        return self.answer(TextInputs(tokens, mask, features, amounts, table, source))
+        beside = table, source, knowledge, knowledge_mask
+        return self.answer(TextInputs(tokens, mask, features, amounts, *beside))
 
     def answer(self, x: TextInputs) -> Tensor:
         """Logits, or a scaled number, (B, L)."""

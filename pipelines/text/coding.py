@@ -20,14 +20,14 @@ from torch import Tensor
 from ...base.account import note
 from ...base.errors import InputError, fail, reason, shown
 from ...base.files import write_text
-from ...data.columns import find_columns
-from ...data.formats.tables import collect, decimal_commas, numbers, scan_table
+from ...data.formats.tables import decimal_commas, numbers
 from ...data.texts.counting import CountedTerms, padded_rows
-from ...data.texts.table import TEXT_SYNONYMS, TextTable
+from ...data.texts.knowledge import MOST_TERMS, NAMES, Terms, read_descriptions
+from ...data.texts.table import TextTable
 from ...data.texts.tokens import Encoded, Tokenizer, batch_of, tokenizer_from_json, windows
 from ...data.texts.words import word_key, word_spans
 from ...models.text.inputs import TextInputs
-from .spec import TERMS, TOKENIZER, TableColumn, TextSpec
+from .spec import KNOWLEDGE, TERMS, TOKENIZER, TableColumn, TextSpec
 from .vectors import vector_rows
 
 MOST_WORDS = 30  # kinds of a column of words; rarer ones are one more
@@ -39,13 +39,15 @@ CUT = 20  # characters of a text for each token that is read: what is behind is 
 
 class CodedTexts(NamedTuple):
     """Texts as arrays. counted: (n, V); tokens: of each text, in windows; table (n, T); source
-    int64 (n,), the number of sources for one that is not known.
+    int64 (n,), the number of sources for one that is not known; knowledge: tokens of the knowledge
+    about each text, none of them where there is no such text; None of a model without knowledge.
     """
 
     counted: csr_matrix
     tokens: list[Encoded]
     table: np.ndarray
     source: np.ndarray
+    knowledge: list[Encoded] | None = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -53,18 +55,18 @@ class CodedTexts(NamedTuple):
     def taken(self, rows: np.ndarray) -> CodedTexts:
         """Some of them."""
         tokens = [self.tokens[row] for row in rows.tolist()] if self.tokens else []
-        return CodedTexts(self.counted[rows], tokens, self.table[rows], self.source[rows])
+        known = None
+        if self.knowledge is not None:
+            known = [self.knowledge[row] for row in rows.tolist()]
+        return CodedTexts(self.counted[rows], tokens, self.table[rows], self.source[rows], known)
 
     def inputs(self, rows: Sequence[int] | np.ndarray, padding: int) -> dict[str, Tensor]:
         """What models take, of a batch."""
         part = self.taken(np.asarray(rows, np.int64))
         features, amounts = padded_rows(part.counted)
-        if part.tokens:
-            ids, mask = batch_of(part.tokens, padding)
-        else:
+        ids, mask = _batch(part.tokens, padding)
+        if not part.tokens:
             ids, mask = np.zeros((len(part), 1), np.int64), np.zeros((len(part), 1), bool)
-        if not ids.shape[1]:
-            ids, mask = np.full((len(part), 1), padding), np.zeros((len(part), 1), bool)
         arrays = {
             "tokens": ids,
             "mask": mask,
@@ -73,24 +75,38 @@ class CodedTexts(NamedTuple):
             "table": part.table,
             "source": part.source,
         }
+        if part.knowledge is not None:
+            arrays["knowledge"], arrays["knowledge_mask"] = _batch(part.knowledge, padding)
         return {name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}
 
 
-def inputs_of(batch: Mapping[str, Tensor]) -> TextInputs:
-    """The arguments of a model, of a batch."""
-    return TextInputs(*(batch[name] for name in TextInputs._fields))
+def _batch(tokens: Sequence[Encoded], padding: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `batch_of`, with room for one token where there is none."""
+    ids, mask = batch_of(tokens, padding)
+    if not ids.shape[1]:
+        return np.full((len(tokens), 1), padding), np.zeros((len(tokens), 1), bool)
+    return ids, mask
+
+
+def inputs_of(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """The arguments of a model, of a batch: those of `TextInputs`, without knowledge where the
+    model has none.
+    """
+    return tuple(batch[name] for name in TextInputs._fields if name in batch)
 
 
 @dataclass(frozen=True)
 class TextCoder:
     """Codes texts as those of the training.
 
-    terms: that are counted; tokenizer: None for a model without tokens.
+    terms: that are counted; tokenizer: None for a model without tokens; named: terms with texts of
+    knowledge, None where a column holds these, or there are none.
     """
 
     spec: TextSpec
     terms: CountedTerms
     tokenizer: Tokenizer | None
+    named: Terms | None = None
 
     @property
     def padding(self) -> int:
@@ -104,7 +120,35 @@ class TextCoder:
             self.tokens(table.texts),
             self._numbers(table),
             self._sources(table.sources),
+            self._knowledge(table),
         )
+
+    def knowledge_texts(self, table: TextTable) -> list[str]:
+        """What is known about each text of a table, "" for nothing."""
+        return knowledge_texts(table, self.spec.knowledge_column, self.named)
+
+    def _knowledge(self, table: TextTable) -> list[Encoded] | None:
+        """Tokens of the knowledge about each text, of one window at most."""
+        if self.spec.knowledge_column is None or self.spec.encoder is None:
+            return None
+        assert self.tokenizer is not None
+        window = self.spec.encoder["window"]
+        texts = self.knowledge_texts(table)
+        nothing = Encoded(np.zeros(0, np.int64), np.zeros((0, 2), np.int64))
+        encoded = self.tokenizer.encode([text[: CUT * 1000] for text in texts])
+        rows = [
+            _in_windows(row, window, window, self.tokenizer) if text else nothing
+            for text, row in zip(texts, encoded, strict=True)
+        ]
+        ends = [row.offsets[:, 1].max(initial=0) for row in encoded]
+        read = [row.offsets[:, 1].max(initial=0) for row in rows]
+        cut = sum(
+            len(text) > CUT * 1000 or bool(text and b < a)
+            for text, a, b in zip(texts, ends, read, strict=True)
+        )
+        if cut:
+            note("left out", f"texts of knowledge behind their first {window} tokens", count=cut)
+        return rows
 
     def _numbers(self, table: TextTable) -> np.ndarray:
         """The table and, behind it, the vectors of the texts, float32 (n, T)."""
@@ -159,6 +203,10 @@ class TextCoder:
         if self.tokenizer is not None:
             content = self.tokenizer.to_json()
             writers[TOKENIZER] = lambda path: write_text(path, content)
+        if self.named is not None:
+            texts = self.named.texts
+            terms = pl.DataFrame({"term": list(texts), "text": list(texts.values())})
+            writers[KNOWLEDGE] = terms.write_parquet
         return writers
 
 
@@ -166,7 +214,7 @@ def load_coder(spec: TextSpec) -> TextCoder:
     """The coder of a run that was opened. Raises InputError for assets that are damaged."""
     assert spec.assets_folder is not None
     path = spec.assets_folder / TERMS
-    tokenizer = None
+    tokenizer, named = None, None
     try:
         frame = pl.read_parquet(path, glob=False).select(
             pl.col("term").cast(pl.String), pl.col("weight").cast(pl.Float64)
@@ -175,6 +223,10 @@ def load_coder(spec: TextSpec) -> TextCoder:
         if spec.encoder is not None:
             path = spec.assets_folder / TOKENIZER
             tokenizer = tokenizer_from_json(path.read_text(encoding="utf-8"))
+        if spec.knowledge_column == "":
+            path = spec.assets_folder / KNOWLEDGE
+            rows = pl.read_parquet(path, glob=False).select("term", "text").cast(pl.String)
+            named = Terms(dict(rows.iter_rows()))
     except (OSError, ValueError, pl.exceptions.PolarsError) as error:
         raise fail(path, f"is damaged ({reason(error)})") from error
     if len(terms.numbers) != spec.terms or not np.isfinite(terms.weights).all():
@@ -185,7 +237,28 @@ def load_coder(spec: TextSpec) -> TextCoder:
         if isinstance(vocabulary, int) and tokenizer.size > vocabulary:
             problem = f"has {tokenizer.size:,} tokens, but the encoder of the run {vocabulary:,}"
             raise fail(path, problem)
-    return TextCoder(spec, terms, tokenizer)
+    return TextCoder(spec, terms, tokenizer, named)
+
+
+def knowledge_texts(table: TextTable, column: str | None, named: Terms | None) -> list[str]:
+    """What is known about each text of a table, "" for nothing, which is counted in the account.
+
+    column: that holds it, "" where it is the descriptions of the terms that a text names.
+    """
+    if named is not None:
+        terms = [named.named(text) for text in table.texts]
+        texts = [named.knowledge(text) for text in table.texts]
+        if many := sum(len(row) > MOST_TERMS for row in terms):
+            what = f"texts that name more than {MOST_TERMS} terms, of which the first are read"
+            note("left out", what, count=many)
+    elif column and column in table.table.columns:
+        cells = table.table[column].cast(pl.String).str.strip_chars().fill_null("")
+        texts = cast("list[str]", cells.to_list())
+    else:
+        texts = [""] * len(table)
+    if column is not None and (lacking := sum(not text for text in texts)):
+        note("values", "texts without knowledge, which the model reads without it", count=lacking)
+    return texts
 
 
 def _in_windows(row: Encoded, window: int, most: int, tokenizer: Tokenizer) -> Encoded:
@@ -215,11 +288,11 @@ def learn_columns(table: pl.DataFrame, rows: np.ndarray) -> list[TableColumn]:
         if cells.dtype == pl.String:
             comma = decimal_commas(cells.to_frame().lazy(), [name]).get(name, False)
         values, bad = _numbers(cells, comma)
+        missing = int(np.isnan(values).sum())
         values = values[rows]
         known = values[np.isfinite(values)]
         if not bad.any() and len(known):
-            if len(known) < len(values):
-                note("values", f"missing numbers in column {shown(name)}, taken as its mean")
+            _note_missing(name, missing)
             if wide := _ranges_widely(known):
                 note("assumed", "columns of numbers that range widely, read as logarithms", [name])
                 known = np.log1p(known)
@@ -262,6 +335,7 @@ def table_numbers(
                 row = int(np.flatnonzero(bad)[0])
                 problem = f"{shown(table[name][row])} is no number, as in the training"
                 raise InputError(f"column {shown(name)}, row {start + row + 1}: {problem}")
+            _note_missing(name, int(np.isnan(values).sum()))
             if column.get("logarithm"):
                 values = np.log1p(np.maximum(values, 0.0))
             scaled = np.nan_to_num((values - column["mean"]) / column["deviation"])
@@ -274,6 +348,11 @@ def table_numbers(
             note("values", f"words of column {shown(name)} that the training part lacks", new)
         parts.append(np.eye(len(places), dtype=np.float32)[codes])
     return np.concatenate(parts, 1)
+
+
+def _note_missing(name: str, count: int) -> None:
+    if count:
+        note("values", f"missing numbers in column {shown(name)}, taken as its mean", count=count)
 
 
 def _ranges_widely(values: np.ndarray) -> bool:
@@ -300,20 +379,7 @@ def description_texts(path: str, labels: Sequence[str]) -> list[str]:
     """The description of each label of a table (label, text), its name where it has none. Raises
     InputError for a label with two descriptions.
     """
-    frame, names = scan_table(path)
-    columns = find_columns(
-        path,
-        names,
-        ("label", "text"),
-        required=("label", "text"),
-        synonyms={**TEXT_SYNONYMS, "label": ("label", "name", "tag", "class")},
-    )
-    cells = [pl.col(columns[name]).cast(pl.String).str.strip_chars() for name in ("label", "text")]
-    table = collect(path, frame.select(cells[0].alias("label"), cells[1].alias("text")))
-    texts: dict[str, str] = {}
-    for label, text in table.drop_nulls().rows():
-        if texts.setdefault(label, text) != text:
-            raise fail(path, f"label {shown(label)} has two descriptions; keep one")
+    texts = read_descriptions(path, "label", NAMES)
     if lacking := [label for label in labels if not texts.get(label)]:
         note("values", "labels without a description, of which the name is taken", lacking)
     if unknown := sorted(set(texts) - set(labels)):

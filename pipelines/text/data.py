@@ -20,6 +20,7 @@ from ...base.account import note
 from ...base.errors import InputError, fail, shown
 from ...data.columns import parse_columns
 from ...data.texts.counting import CountedTerms
+from ...data.texts.knowledge import Terms, read_terms
 from ...data.texts.labels import Goal, TextLabels, label_names, levels_of
 from ...data.texts.table import FIELDS, TextReading, TextTable, read_text_data, with_rows
 from ...data.texts.tokens import Tokenizer
@@ -28,7 +29,7 @@ from ..engine.command_line.checks import check_unread
 from ..engine.pipeline import Member, Splits
 from ..engine.subsets import Subsets
 from ..engine.training.order import mix
-from .coding import CodedTexts, TextCoder, learn_columns, load_coder
+from .coding import CodedTexts, TextCoder, knowledge_texts, learn_columns, load_coder
 from .linear import Rows, best_linear, fit_linear, with_base
 from .network import encoder_of
 from .options import NETWORKS, TextOptions
@@ -92,7 +93,14 @@ def reading_of(options: TextOptions) -> TextReading:
     """How the table of a training is read."""
     chosen = parse_columns(options.columns, FIELDS)
     goal: Goal | None = None if options.goal == "auto" else options.goal
-    return TextReading(chosen, options.label_columns, options.table, goal, options.separator)
+    return TextReading(
+        chosen,
+        options.label_columns,
+        options.table,
+        goal,
+        options.separator,
+        knowledge=options.knowledge or "",
+    )
 
 
 def reading_of_run(spec: TextSpec, columns: Sequence[str], *, need_label: bool) -> TextReading:
@@ -113,6 +121,7 @@ def reading_of_run(spec: TextSpec, columns: Sequence[str], *, need_label: bool) 
         need_label,
         usual=spec.columns,
         fields=tuple(name for name in FIELDS if name not in lacking),
+        knowledge=spec.knowledge_column or "",
     )
 
 
@@ -129,8 +138,9 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
     groups = groups_of(table)
     check_equal_texts(options.data, table)
     subsets = split(options, table, groups)
-    spec, terms, tokenizer = _learn(options, table, subsets)
-    coder = TextCoder(spec, terms, tokenizer)
+    named = None if options.knowledge_texts is None else read_terms(options.knowledge_texts)
+    spec, terms, tokenizer = _learn(options, table, subsets, named)
+    coder = TextCoder(spec, terms, tokenizer, named)
     train_part, validation, test = (
         part_of(with_rows(table, rows), coder, groups[rows]) for rows in subsets
     )
@@ -195,6 +205,12 @@ def truth_of(labels: TextLabels, spec: TextSpec) -> np.ndarray:
                 f"class {shown(name)} of {count:,} texts is not in the training part, so no model "
                 "can give it; leave these texts out, or give the training such texts"
             )
+        if not truth.any():
+            name = shown(new.most_common(1)[0][0])
+            raise InputError(
+                f"the model knows none of the labels, such as {name}; they should be spelt as in "
+                f"the training, such as {shown(spec.labels[0])}"
+            )
         note("left out", "labels that the model does not know, in no score", sorted(new))
     return truth
 
@@ -207,7 +223,7 @@ def _usable(table: TextTable) -> TextTable:
 
 
 def _learn(
-    options: TextOptions, table: TextTable, subsets: Subsets
+    options: TextOptions, table: TextTable, subsets: Subsets, named: Terms | None
 ) -> tuple[TextSpec, CountedTerms, Tokenizer | None]:
     """All that is learned of the training part before the training."""
     train = with_rows(table, subsets.train)
@@ -225,8 +241,13 @@ def _learn(
     if len(terms.terms) == most:
         note("left out", f"terms that are in fewer texts than the {most:,} that are counted")
     facts, tokenizer = None, None
+    column = options.knowledge if named is None else ""
+    if column is not None and not any(knowledge_texts(table, column, named)):
+        problem = "no text names a term" if named is not None else "all cells are empty"
+        raise fail(options.knowledge_texts or f"--knowledge {column}", problem)
     if options.model in NETWORKS:
-        facts, tokenizer = encoder_of(options, train.texts)
+        known = knowledge_texts(train, column, named) if column is not None else []
+        facts, tokenizer = encoder_of(options, [*train.texts, *filter(None, known)])
     numbers = labels.numbers
     deviation = float(numbers.std()) if len(numbers) else 1.0
     sources = sorted(set(train.sources) - {""})
@@ -245,7 +266,7 @@ def _learn(
         columns=dict(table.columns),
         label_columns=list(options.label_columns),
         separator=labels.separator,
-        table=learn_columns(table.table, subsets.train),
+        table=learn_columns(table.table.select(options.table), subsets.train),
         sources=sources,
         mean=float(numbers.mean()) if len(numbers) else 0.0,
         deviation=deviation or 1.0,
@@ -256,6 +277,7 @@ def _learn(
         vectors=None if options.vectors == "none" else learn_vectors(options.vectors, train.texts),
         parts=subsets.sizes(),
         files=table.files,
+        knowledge_column=column,
     )
     return spec, terms, tokenizer
 

@@ -128,10 +128,15 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
             linear=empty_linear(spec, by_source=spec.by_source),
         )
     described = encoder.width if options.label_texts is not None else None
-    head = LabelAttention(encoder.width, spec.outputs, descriptions=described)
+    known = None if spec.knowledge_column is None else encoder.width
+    head = LabelAttention(
+        encoder.width, spec.outputs, descriptions=described, knowledge_width=known
+    )
     network = AttentionTexts(encoder, head, window=window, dropout=options.dropout)
     if options.model == "hybrid":
-        nn.init.zeros_(head.weight)  # it begins as the linear model
+        for weight in (head.weight, head.knowledge_weight):
+            if weight is not None:
+                nn.init.zeros_(weight)  # it begins as the linear model
         return HybridTexts(empty_linear(spec, by_source=spec.by_source), network)
     return network
 

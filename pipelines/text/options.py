@@ -29,7 +29,7 @@ READ_BY: Mapping[str, Sequence[str]] = {
          "attention_options", "most_tokens"),
         NETWORKS,
     ),
-    "label_texts": ("hybrid", "attention"),
+    **dict.fromkeys(("label_texts", "knowledge", "knowledge_texts"), ("hybrid", "attention")),
     "queries": ("cross",),
     "direction": ("cross",),
     "prototypes": ("sources",),
@@ -45,8 +45,8 @@ class TextOptions(MixingOptions):
                  "validation_share", "test_share"),
         "counted terms": ("terms", "most_terms", "vectors"),
         "model": ("model", "weights", "tune", "width", "layers", "heads", "dropout", "attention",
-                  "attention_options", "ffn", "window", "most_tokens", "label_texts", "queries",
-                  "direction", "prototypes"),
+                  "attention_options", "ffn", "window", "most_tokens", "label_texts", "knowledge",
+                  "knowledge_texts", "queries", "direction", "prototypes"),
         "learning": ("imbalance", "unlabelled"),
         "scores": ("thresholds", "budget", "calibrate", "coverage"),
     }  # fmt: skip
@@ -123,6 +123,14 @@ class TextOptions(MixingOptions):
     label_texts: str | None = None
     """Table with the columns label and text that describes the labels in words; needs an encoder
     with --weights. It helps labels with few texts.
+    """
+    knowledge: str | None = None
+    """Column of texts that say what is known about each text (encyclopedia entries, notes on the
+    product): the network reads it beside the text; a text without any is read alone.
+    """
+    knowledge_texts: str | None = None
+    """Table with the columns term and text, instead of --knowledge: what is known about a text are
+    the texts of the terms that it names as entire words, at most 16.
     """
     queries: int = 4
     """Queries that the row of the table puts to the text (--model cross)."""
@@ -296,6 +304,10 @@ def check(options: object) -> None:
     if options.label_columns and options.goal not in ("auto", "labels"):
         raise InputError(f"--goal {options.goal}: --label-columns are labels")
     refuse_unread(options, READ_BY, (options.model,))
+    if options.knowledge is not None and options.knowledge_texts is not None:
+        raise InputError("--knowledge, --knowledge-texts: give one of them")
+    if options.knowledge in (*options.table, *options.label_columns):
+        raise InputError(f"--knowledge {options.knowledge}: is another column already")
     if options.weights in BERTS:
         reader = "--weights none or wordllama-256"
         check_unread(options, ("layers", "heads", "attention", "attention_options", "ffn"), reader)

@@ -11,7 +11,7 @@ from typing import cast
 import numpy as np
 
 from ...base.account import doubt, note
-from ...base.errors import shown
+from ...base.errors import fail, shown
 from ...data.columns import note_groups
 from ...data.texts.labels import TextLabels, refuse_many_classes
 from ...data.texts.table import TextTable, with_rows
@@ -106,6 +106,9 @@ def split(options: TextOptions, table: TextTable, groups: np.ndarray) -> Subsets
         items="texts",
     )
     _refuse_shared(options.data, table, subsets)
+    for part, rows in subsets._asdict().items():
+        if len(rows) and not any(table.texts[row].strip() for row in rows.tolist()):
+            raise fail(options.data, f"all texts of the {part} part are empty")
     used = sum(map(len, subsets))
     if used < len(table):
         note("left out", "texts of no part, as others are of a part", count=len(table) - used)

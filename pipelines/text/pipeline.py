@@ -164,6 +164,13 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
             for name in ("tokens", "mask"):
                 batch[name] = batch[name][:, : window - 1]  # room for one more
         free = [of_tokens] * 2 + [{0: texts, 1: terms}] * 2 + [{0: texts}] * 2
+        if splits.spec.encoder is not None and splits.spec.knowledge_column is not None:
+            window = splits.spec.encoder["window"]
+            known = torch.export.Dim("knowledge", min=2, max=window)
+            for name in ("knowledge", "knowledge_mask"):
+                room = max(0, 2 - batch[name].shape[1])
+                batch[name] = nn.functional.pad(batch[name], (0, room))[:, : window - 1]
+            free += [{0: texts, 1: known}] * 2
         return inputs_of(batch), free
 
     def list_items(self, options: TextPredictOptions, spec: TextSpec) -> Sequence[TextItem]:

@@ -38,7 +38,7 @@ from .coding import TextCoder, inputs_of, load_coder
 from .data import reading_of_run
 from .options import TextPredictOptions
 from .probabilities import ancestors, tell
-from .spec import TERMS, TOKENIZER, TextSpec
+from .spec import KNOWLEDGE, TERMS, TOKENIZER, TextSpec
 
 PART = 1024  # texts of an item
 TABLE, LINES, JSON_LINES, FILE = "table", "lines", "json lines", "file"
@@ -188,7 +188,7 @@ def predict_parts(
 def coder_of(spec: TextSpec) -> TextCoder:
     """The coder of a run; a worker keeps it from part to part."""
     assert spec.assets_folder is not None
-    stamps = [file_stamp(spec.assets_folder / name) for name in (TERMS, TOKENIZER)]
+    stamps = [file_stamp(spec.assets_folder / name) for name in (TERMS, TOKENIZER, KNOWLEDGE)]
     return _coder(json.dumps(spec.to_json()), str(spec.assets_folder), str(stamps))
 
 

@@ -86,6 +86,7 @@ def score_labels(part: TextPart, logits: np.ndarray, told: Told, spec: TextSpec)
     truth, groups = part.truth > 0, part.groups
     values: Metrics = {
         "texts": len(part),
+        "groups": len(np.unique(part.groups)),
         **ranking_scores(truth, logits),
         **decision_scores(truth, told.labels),
     }
@@ -105,7 +106,7 @@ def score_labels(part: TextPart, logits: np.ndarray, told: Told, spec: TextSpec)
     intervals = ranking_bootstrap(truth, logits, groups, draws=DRAWS)
     intervals |= decision_bootstrap(truth, told.labels, groups, draws=DRAWS)
     tables = {
-        "Scores, 95 % intervals by group": _score_table(values, intervals),
+        _caption(part): _score_table(values, intervals),
         "Labels in thirds, by how often the training part has them": _bucket_table(
             truth, logits, told.labels, spec
         ),
@@ -124,7 +125,12 @@ def score_labels(part: TextPart, logits: np.ndarray, told: Told, spec: TextSpec)
 def score_classes(part: TextPart, told: Told, spec: TextSpec) -> Scores:
     """Scores of one class for each text."""
     labels = part.truth.argmax(1)
-    values: Metrics = {"texts": len(part), **classification.scores(labels, told.probability)}
+    groups = len(np.unique(part.groups))
+    values: Metrics = {
+        "texts": len(part),
+        "groups": groups,
+        **classification.scores(labels, told.probability),
+    }
     intervals = classification.bootstrap(labels, told.probability, part.groups, seed=0)
     inside = told.possible[np.arange(len(labels)), labels]
     values["set_coverage"] = float(inside.mean())
@@ -136,7 +142,7 @@ def score_classes(part: TextPart, told: Told, spec: TextSpec) -> Scores:
             if name in intervals
         ]
     )
-    tables = {"Scores, 95 % intervals by group": table}
+    tables = {_caption(part): table}
     rows = [
         {
             "class": name,
@@ -171,11 +177,11 @@ def score_numbers(part: TextPart, logits: np.ndarray, width: float, spec: TextSp
     plain = {name: float(v[0]) for name, v in of(np.ones((1, len(truth)))).items()}
     intervals = bootstrap_intervals(of, part.groups, seed=0)
     half = width * spec.deviation
-    values: Metrics = {"texts": len(part), **plain}
+    values: Metrics = {"texts": len(part), "groups": len(np.unique(part.groups)), **plain}
     values["interval_coverage"] = float((np.abs(truth - predicted) <= half).mean())
     values["interval_half_width"] = half if np.isfinite(half) else None
     tables = {
-        "Scores, 95 % intervals by group": pl.DataFrame(
+        _caption(part): pl.DataFrame(
             [
                 {"score": _clear(k), "value": interval_text(v, intervals[k])}
                 for k, v in plain.items()
@@ -209,6 +215,15 @@ def _number_scores(
             "mae": weights @ np.abs(truth - predicted) / total,
             "rmse": np.sqrt(squared),
         }
+
+
+def _caption(part: TextPart) -> str:
+    """Of the table of scores: groups are drawn, so that equal texts and those of one customer or
+    package count as one.
+    """
+    groups = len(np.unique(part.groups))
+    what = "group" if groups < len(part) else "text"
+    return f"Scores, 95 % intervals over {groups:,} {what}s"
 
 
 def _score_table(values: Metrics, intervals: dict[str, Interval]) -> pl.DataFrame:

@@ -11,7 +11,7 @@ from ..engine.spec import Spec
 from .linear import LinearFit
 from .vectors import VectorFacts
 
-TERMS, TOKENIZER = "terms.parquet", "tokenizer.json"
+TERMS, TOKENIZER, KNOWLEDGE = "terms.parquet", "tokenizer.json", "knowledge.parquet"
 
 
 class InputFacts(TypedDict):
@@ -71,6 +71,7 @@ class TextSpec(Spec):
     files       whether each text of the training was a file of its own
     by_source   whether sources have weights of their own in the linear part of the model
     fitted      the linear model of the training part, before it is stored
+    knowledge_column  of texts of knowledge; "" where they are those of terms, None without any
     """
 
     input: InputFacts
@@ -93,6 +94,7 @@ class TextSpec(Spec):
     parts: dict[str, int] = field(default_factory=dict)
     files: bool
     by_source: bool = False
+    knowledge_column: str | None = None
     fitted: LinearFit | None = field(default=None, metadata={"saved": False})
 
     @property

@@ -65,3 +65,12 @@ def test_copies_share_a_group() -> None:
         join_copies("t", "picture", list("ab"), ["1", "1"], [0, 1], ["x", "y"])
     with pytest.raises(InputError, match="exact copies in train and in test"):
         join_copies("t", "picture", list("ab"), ["1", "1"], [0, 1], ["x", "x"], ["train", "test"])
+
+
+def test_classes_that_look_alike_are_named_by_what_cannot_be_seen() -> None:
+    with opened() as account:
+        read_labels("t.csv", ["caf\u00e9", "cafe\u0301", "tea", "tea\u200b", "milk"])
+    lines = account.lines()[0]
+    assert "'caf\\xe9' and 'cafe\\u0301' differ in case, invisible" in lines
+    assert "'tea' and 'tea\\u200b' differ" in lines
+    assert "milk" not in lines

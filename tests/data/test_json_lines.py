@@ -43,3 +43,8 @@ def test_halves_of_characters_are_replaced():
 def test_a_line_that_is_no_object_is_named(line):
     with pytest.raises(InputError, match=r"in, line 1026: .* is no JSON object"):
         rows_of_json_lines("in", ['{"x": 1}', line], 1024)
+
+
+def test_a_name_twice_in_a_line_is_refused():
+    with pytest.raises(InputError, match=r"in, line 2: column 'x' appears more than once"):
+        rows_of_json_lines("in", ['{"x": {"x": 1}}', '{"x": 1, "y": 2, "x": 3}'])

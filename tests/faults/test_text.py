@@ -167,3 +167,61 @@ def test_f16_kill_while_predicting_for_texts(survives_kills, home, tmp_path):
     words = ["text", "predict", "--run", run, "--input", tmp_path / "in", "--all-labels"]
     words += ["--batch-size", "2"]
     survives_kills("F16 SIGKILL while predicting for texts", words, 400, 40)
+
+
+def topics_verbs(folder: Path) -> dict[str, tuple[list[object], set[str]]]:
+    """The verbs of topics that write: their words, and what a finished folder holds."""
+    texts = folder / "texts.txt"
+    lines = (
+        f"{w} printer paper {w}\n{w} wifi network signal\ninvoice payment {w}\n" for w in "xyz"
+    )
+    texts.write_text("".join(lines) * 8)
+    topics = folder / "topics.json"
+    groups = ("printer paper ink", "wifi network vpn", "invoice bill price", "screen light pixel")
+    topics.write_text(
+        json.dumps([[f"{word}{k}" for k in range(4) for word in group.split()] for group in groups])
+    )
+    summary = {"account.json", "summary.md", "summary.html"}
+    fit = ["text", "topics", "fit", "--data", texts, "--count", "3", "--least-texts", "1"]
+    evaluate = ["text", "topics", "evaluate", "--topics", topics, "--data", texts]
+    tasks = ["text", "topics", "tasks", "--topics", topics, "--raters", "2"]
+    return {
+        "fit": (fit, {"topics.json", "documents.parquet", "topics.png", *summary}),
+        "evaluate": (evaluate, summary),
+        "tasks": (tasks, {"key.csv", "sheets", "instructions.md", "account.json"}),
+    }
+
+
+@pytest.mark.parametrize(
+    "verb", ["fit", *(pytest.param(verb, marks=pytest.mark.slow) for verb in ("evaluate", "tasks"))]
+)
+def test_f16_kills_before_each_rename_of_topics_leave_all_or_nothing(tally, launch, tmp_path, verb):
+    """Each try goes on where the one before was killed, over the results of an earlier job."""
+    words, names = topics_verbs(tmp_path)[verb]
+    output = tmp_path / "out"
+    words = [*words, "--output", output, "--overwrite"]
+    code, command = launch.run(*words)
+    assert code == 0, command.text()
+    before = {path.name for path in tmp_path.iterdir()}
+    # os.replace gives each file and at last the folder its name; then only the lock is removed.
+    points = [("os", "replace", call) for call in range(1, 99)]
+    for point in points:
+        code, command = launch.run(*words, die_at=point)
+        held = {path.name for path in output.iterdir()} - {".lock"} if output.exists() else names
+        assert code in (0, -9), command.text()
+        tally("F16 SIGKILL while topics are written", names <= held, f"{point}: {held}")
+        if code == 0:
+            break
+    assert {path.name for path in tmp_path.iterdir()} == before
+    assert names <= {path.name for path in output.iterdir()}
+
+
+def test_the_lock_of_a_killed_job_of_topics_does_not_stand_in_the_way(launch, tmp_path):
+    words, names = topics_verbs(tmp_path)["fit"]
+    words = [*words, "--output", tmp_path / "out"]
+    code, command = launch.run(*words)
+    assert code == 0, command.text()
+    (tmp_path / "out" / ".lock").touch()
+    code, command = launch.run(*words, "--overwrite")
+    assert code == 0, command.text()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names

@@ -40,7 +40,7 @@ class Piece(NamedTuple):
 
 
 class View(NamedTuple):
-    """A label of a text on the page."""
+    """A label of a text on the page. knowledge: the second stream, [] where there is none."""
 
     label: str
     chance: str
@@ -49,6 +49,7 @@ class View(NamedTuple):
     strongest: list[str]
     windows: list[str]
     note: str
+    knowledge: list[Piece]
 
 
 class Section(NamedTuple):
@@ -122,7 +123,8 @@ def json_lines(
     explained: ExplainedText, spec: TextSpec, threshold: np.ndarray | None
 ) -> Iterator[dict[str, JsonValue]]:
     """An object for each label of a text; `logit` (or `prediction`) is the sum of the contributions
-    of `words`, of `table`, `symbols` and `bias` and, where there are such, `vector` and `network`.
+    of `words`, of `table`, `symbols` and `bias` and, where there are such, `vector`, `network` and
+    the words of `knowledge`.
     """
     for place, label in enumerate(explained.labels.tolist()):
         row: dict[str, JsonValue] = {
@@ -151,6 +153,9 @@ def json_lines(
         if not explained.exact:
             row["network"] = float(explained.network[place])
         row["words"] = _word_facts(explained, place)
+        if explained.knowledge is not None:
+            known = explained.of_knowledge()
+            row["knowledge"] = {"text": known.text, "words": _word_facts(known, place)}
         if explained.stretches:
             row["windows"] = [
                 {"window": number, "start": part.start, "end": part.end, "sum": value}
@@ -242,13 +247,35 @@ def _view(
         [clean(line) for line in _strongest(explained, place)],
         _windows(explained, place),
         note,
+        _knowledge_pieces(explained, place),
     )
 
 
-def shaded_pieces(explained: ExplainedText, place: int, start: int, end: int) -> list[Piece]:
-    """A stretch of a text, cut where the shade changes."""
+def _knowledge_pieces(explained: ExplainedText, place: int) -> list[Piece]:
+    """What is known about a text, shaded on the scale of the text."""
+    if explained.knowledge is None or not explained.knowledge.text:
+        return []
+    known = explained.of_knowledge()
+    end = min(len(known.text), EXCERPT)
+    return shaded_pieces(known, place, 0, end, _largest(explained, place))
+
+
+def _largest(explained: ExplainedText, place: int) -> float:
+    """The strongest shade of a label's words, of the text and of the knowledge."""
+    largest = float(np.abs(explained.shades(place)).max(initial=0.0))
+    if explained.knowledge is not None:
+        largest = max(largest, float(np.abs(explained.knowledge.words[:, place]).max(initial=0.0)))
+    return largest
+
+
+def shaded_pieces(
+    explained: ExplainedText, place: int, start: int, end: int, largest: float | None = None
+) -> list[Piece]:
+    """A stretch of a text, cut where the shade changes. largest: what is shaded most, by default
+    the strongest word.
+    """
     values = explained.shades(place)
-    largest = float(np.abs(values).max(initial=0.0))
+    largest = _largest(explained, place) if largest is None else largest
     pieces: list[Piece] = []
     at = start
     windows = [(part.start, number) for number, part in enumerate(explained.stretches, 1)]
@@ -312,6 +339,8 @@ def _strongest(explained: ExplainedText, place: int) -> list[str]:
         "table": explained.table,
         "symbols": explained.symbols,
     }
+    if explained.knowledge is not None:
+        further["knowledge"] = explained.knowledge.words.sum(0)
     for name, value in further.items():
         if abs(value[place]) >= NOTHING:
             lines.append(f"{name} {value[place]:+.2f}")

@@ -7,7 +7,7 @@ the model, K of them explained, W words of a text.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from ....base.errors import InputError, nearest, shown
 from ....data.texts.table import TextTable, with_rows
 from ....models.text.attention import Contributions, scaled
 from ....models.text.contributions import attended_tokens, divided_part, is_sum, text_contributions
+from ....models.text.inputs import TextInputs
 from ....models.text.linear import of_labels
 from ...engine.pipeline import Calibration
 from ..coding import CodedTexts, TextCoder, inputs_of
@@ -27,6 +28,16 @@ from .words import Stretch, WordShares, share_words, stretches
 
 NUMBERS = 1 << 23  # contributions of a text that are in memory at once
 PART = 64  # texts that are coded at once
+
+
+class KnownText(NamedTuple):
+    """What is known about a text: its words at `spans`, int64 (V, 2), and what each of them adds to
+    the calibrated logits, float64 (V, K).
+    """
+
+    text: str
+    spans: np.ndarray
+    words: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -41,7 +52,8 @@ class ExplainedText:
     model that is no sum adds besides, 0 where exact; logits: (K,), as the model gives them;
     probability, given, possible: (L,), of all labels; stretches: the windows of a long text;
     attention: (W,), to each word, of a model that is no sum; None where it has none;
-    is_divided: whether there are words with contributions.
+    is_divided: whether there are words with contributions; knowledge: the words of what is known
+    about the text, None for a model that reads no knowledge.
     """
 
     id: str
@@ -63,6 +75,7 @@ class ExplainedText:
     exact: bool
     is_divided: bool
     attention: np.ndarray | None = None
+    knowledge: KnownText | None = None
 
     @property
     def name(self) -> str:
@@ -75,7 +88,15 @@ class ExplainedText:
         if not len(self.labels):
             return 0.0
         rest = self.table + self.symbols + self.bias + self.vector + self.network
+        if self.knowledge is not None:
+            rest = rest + self.knowledge.words.sum(0)
         return float(np.abs(self.words.sum(0) + rest - self.logits).max())
+
+    def of_knowledge(self) -> ExplainedText:
+        """The knowledge in place of the text, to be shown as one."""
+        assert self.knowledge is not None
+        text, spans, words = self.knowledge
+        return replace(self, text=text, spans=spans, words=words, stretches=[], knowledge=None)
 
     def shades(self, place: int) -> np.ndarray:
         """(W,), by what words are shaded: what they add to a label, or the attention to them."""
@@ -136,8 +157,10 @@ class Explainer:
         for first in range(0, len(table), PART):
             part = with_rows(table, np.arange(first, min(first + PART, len(table))))
             coded = self.coder.code(part)
+            known = self.coder.knowledge_texts(part) if coded.knowledge is not None else []
             for row in range(len(part)):
-                yield self._explained(part, coded, row, labels, top, start + first + row)
+                text = known[row] if known else ""
+                yield self._explained(part, coded, row, labels, top, start + first + row, text)
 
     def logits(self, table: TextTable) -> np.ndarray:
         """Calibrated logits (n, L) of texts; of a number, in its unit."""
@@ -168,6 +191,7 @@ class Explainer:
         labels: np.ndarray | None,
         top: int,
         number: int,
+        known: str,
     ) -> ExplainedText | ValueError:
         text, inputs = table.texts[row], self._inputs(coded, np.array([row]))
         logits = self._forward(inputs)
@@ -181,7 +205,10 @@ class Explainer:
         places = self.coder.terms.places(text) if counted else {}
         offsets = coded.tokens[row].offsets if coded.tokens else np.zeros((0, 2), np.int64)
         shared = share_words(text, offsets, counted, places)
-        parts = self._parts(inputs, labels, shared, len(offsets))
+        of_knowledge = None
+        if coded.knowledge is not None:
+            of_knowledge = share_words(known, coded.knowledge[row].offsets, [], {})
+        parts = self._parts(inputs, labels, shared, len(offsets), of_knowledge)
         attention = self._attention(inputs, shared, len(offsets))
         if self.divided is None and attention is None:
             raise InputError("--run: its mechanism of attention has no weights to show")
@@ -207,6 +234,9 @@ class Explainer:
             exact=self.exact,
             is_divided=self.divided is not None,
             attention=attention,
+            knowledge=None
+            if of_knowledge is None
+            else KnownText(known, of_knowledge.spans, parts.knowledge),
         )
 
     @torch.inference_mode()
@@ -221,24 +251,34 @@ class Explainer:
 
     @torch.inference_mode()
     def _parts(
-        self, inputs: Sequence[Tensor], labels: np.ndarray, shared: WordShares, tokens: int
+        self,
+        inputs: Sequence[Tensor],
+        labels: np.ndarray,
+        shared: WordShares,
+        tokens: int,
+        of_knowledge: WordShares | None,
     ) -> _Parts:
         """What makes up the calibrated logits (K,), some labels at a time where they are many."""
         if self.divided is None:
             words = np.zeros((len(shared.spans), len(labels)))
-            return _Parts(words, *[np.zeros(len(labels))] * 4)
-        step = max(1, NUMBERS // max(1, len(shared.alone)))
+            nothing = np.zeros(len(labels))
+            return _Parts(words, nothing, nothing, nothing, nothing, words[:0])
+        x = TextInputs(*inputs)
+        places = len(shared.alone) + x.places - x.tokens.shape[1]
+        step = max(1, NUMBERS // max(1, places))
         blocks = []
         for first in range(0, max(1, len(labels)), step):
             some = torch.from_numpy(labels[first : first + step]).to(self.device)
             parts = self._scaled(inputs, some)
             block = _shared(parts, shared, tokens)
+            if of_knowledge is not None:
+                block = _with_knowledge(block, parts, of_knowledge, x.tokens.shape[1])
             if self.spec.vectors is not None:
                 # The vector stands behind the table; what is lost without it is what it adds.
-                *others, table, source = inputs
-                table = table.clone()
+                table = x.table.clone()
                 table[:, self.spec.own_table_width :] = 0
-                alone = self._scaled((*others, table, source), some).table[0].double()
+                without = [value for value in x._replace(table=table) if value is not None]
+                alone = self._scaled(without, some).table[0].double()
                 alone = alone.cpu().numpy()
                 block = block._replace(table=alone, vector=block.table - alone)
             blocks.append(block)
@@ -253,18 +293,20 @@ class Explainer:
 
 
 class _Parts(NamedTuple):
-    """words: (W, K); table, symbols, bias, vector: (K,), as of `ExplainedText`."""
+    """words: (W, K), knowledge: (V, K), the others: (K,), as of `ExplainedText`."""
 
     words: np.ndarray
     table: np.ndarray
     symbols: np.ndarray
     bias: np.ndarray
     vector: np.ndarray
+    knowledge: np.ndarray
 
     @property
     def total(self) -> np.ndarray:
         """Their sum, (K,)."""
-        return self.words.sum(0) + self.table + self.symbols + self.bias + self.vector
+        of_words = self.words.sum(0) + self.knowledge.sum(0)
+        return of_words + self.table + self.symbols + self.bias + self.vector
 
 
 def _shared(parts: Contributions, shared: WordShares, tokens: int) -> _Parts:
@@ -275,7 +317,18 @@ def _shared(parts: Contributions, shared: WordShares, tokens: int) -> _Parts:
     of_no_word = by_place[shared.alone].sum(0)
     table, bias = parts.table[0], parts.bias.expand_as(parts.table)[0]
     of_table, of_all = (values.double().cpu().numpy() for values in (table, bias))
-    return _Parts(shared.shares @ by_place, of_table, of_no_word, of_all, np.zeros(len(of_all)))
+    nothing = np.zeros(len(of_all))
+    words = shared.shares @ by_place
+    return _Parts(words, of_table, of_no_word, of_all, nothing, words[:0])
+
+
+def _with_knowledge(block: _Parts, parts: Contributions, shared: WordShares, first: int) -> _Parts:
+    """With what the words of knowledge add, whose tokens stand from place `first` on; tokens of
+    knowledge that stand for no characters count among the symbols.
+    """
+    by_token = parts.tokens[0, :, first : first + len(shared.alone)].T.double().cpu().numpy()
+    symbols = block.symbols + by_token[shared.alone].sum(0)
+    return block._replace(symbols=symbols, knowledge=shared.shares @ by_token)
 
 
 def told_of(logits: np.ndarray, calibration: Calibration, spec: TextSpec) -> Told:

@@ -18,7 +18,7 @@ import polars as pl
 
 from ....base.account import Account
 from ....base.errors import InputError
-from ....base.files import held, write_text
+from ....base.files import clear_aside, held, write_text
 from ....base.own_files import ASIDE
 from ...engine.accounts import publish
 from ...engine.command_line.where import columns
@@ -57,6 +57,7 @@ def results_folder(
         raise InputError(f"{part}: cannot be written ({error.strerror})") from None
     with held(part, Path(output)):
         _clear(part)
+        clear_aside(home.parent, home.name)
         try:
             yield part
             _replace(part, home)
@@ -89,7 +90,8 @@ def _check_output(home: Path, output: str, names: Collection[str], overwrite: bo
         return
     if not overwrite:
         raise InputError(f"--output {output}: is not empty; choose another, or --overwrite")
-    if foreign := [name for name in present if name not in names]:
+    # A job that was killed at its very end has left its lock.
+    if foreign := [name for name in present if name not in {*names, LOCK}]:
         raise InputError(
             f"--output {output}: holds {foreign[0]}, which is no such result; choose another"
         )

@@ -1,5 +1,6 @@
 """Event logs that cannot be used: one line that names the file and the cause."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,17 @@ def test_damaged_files_are_named(tmp_path) -> None:
         ) as caught:
             fit(Log.open(tmp_path / "a.parquet"), schema())
         assert "\n" not in str(caught.value)
+
+
+def test_lines_of_json_whose_last_line_differs_are_read_as_they_are_or_refused(tmp_path) -> None:
+    rows = [{**row, "user": k % 5} for k, row in enumerate(table(12_000).drop("rating").to_dicts())]
+    rows[-1] |= {"user": "u", "rating": 5}
+    lines = [json.dumps(row) for row in rows]
+    path = tmp_path / "log.jsonl"
+    path.write_text("\n".join(lines))
+    read = [part for part, _ in Log.open(path).parts(["user", "rating"])]
+    assert read[-1].row(-1) == ("u", 5)
+    assert sum(part.height for part in read) == len(rows)
+    path.write_text("\n".join([*lines, lines[-1][:-1] + ', "user": "v"}']))
+    with pytest.raises(InputError, match=r"'user' appears more than once in line 12001"):
+        Log.open(path).parts(["user"]).__next__()

@@ -15,7 +15,7 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.data.formats import tables, tables_packed, tables_parquet, tables_text
+from headwise.data.formats import tables, tables_packed, tables_text, tables_typed
 from headwise.data.formats.tables import collect, list_files, number_column, scan_table
 from headwise.data.series.series import read_panel
 
@@ -358,7 +358,7 @@ def test_zst_is_read_and_a_cut_or_huge_one_is_refused(
 def test_bombs_of_every_kind_are_refused_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (tables_packed, tables_parquet, tables_text, tables):
+    for module in (tables_packed, tables_typed, tables_text, tables):
         monkeypatch.setattr(module, "UNPACKED_CAP", 1 << 20)
     text = b"a,b\n" + b"1,2\n" * (1 << 19)
     (tmp_path / "t.zip").write_bytes(zipped(t_dot_csv=text))

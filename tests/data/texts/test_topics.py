@@ -6,6 +6,7 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
+from headwise.data.texts.corpus import read_texts
 from headwise.data.texts.topics import Topic, read_topics
 
 CAT, TAX = ("cat", "dog", "pet"), ("tax", "law", "court")
@@ -115,3 +116,11 @@ def test_a_file_without_topics_is_refused_in_one_line(tmp_path, name, text, reas
     with pytest.raises(InputError, match=reason) as caught:
         read_topics(str(tmp_path / name))
     assert "\n" not in str(caught.value)
+
+
+def test_texts_of_lines_are_cut_at_line_ends_alone(tmp_path):
+    path = tmp_path / "t.txt"
+    path.write_bytes("one\x0cpage\u2028more\r\n\r\ntwo\rthree\n".encode())
+    texts = read_texts(str(path))
+    assert texts.texts == ["one\x0cpage\u2028more", "two", "three"]
+    assert texts.rows == [1, 3, 4]

@@ -10,11 +10,12 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
+from headwise.data.texts.labels import TextLabels
 from headwise.data.texts.table import TextReading, read_text_data
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.text.coding import description_texts, learn_columns, table_numbers
-from headwise.pipelines.text.data import TextPart
+from headwise.pipelines.text.data import TextPart, truth_of
 from headwise.pipelines.text.parts import groups_of
 from headwise.pipelines.text.spec import TextSpec
 from headwise.tests.pipelines.text.messages import (
@@ -448,3 +449,55 @@ def test_a_long_text_is_read_up_to_its_most_tokens_and_that_is_said(tmp_path):
     longest = max(len(row.ids) for part in of(splits).values() for row in part.coded.tokens)
     assert longest == 64
     assert "1 texts of which the network reads the first 64 tokens" in said
+
+
+def test_lines_of_json_of_which_the_last_differ_lose_no_field_and_no_label(tmp_path):
+    rows = [{"text": f"text {k} on this day", "label": 1 + k % 2} for k in range(800)]
+    rows[-40:] = [{**row, "label": "late", "size": k} for k, row in enumerate(rows[-40:])]
+    splits, _ = parts_of(write_rows(tmp_path / "t.jsonl", rows), table=("size",), model="sparse")
+    assert splits.spec.labels == ["1", "2", "late"]
+    assert sum(part.truth[:, 2].sum() for part in of(splits).values()) == 40
+    assert splits.spec.table[0]["kind"] == "number"
+    path = tmp_path / "twice.jsonl"
+    path.write_text((tmp_path / "t.jsonl").read_text() + '{"text": "a", "label": 1, "label": 2}\n')
+    with pytest.raises(InputError, match=r"column 'label' appears more than once in line 801"):
+        parts_of(path)
+
+
+def test_ids_of_several_texts_and_separators_within_classes_are_in_the_account(tmp_path):
+    rows = [{**row, "id": f"m{k % 119}"} for k, row in enumerate(classed())]
+    for row in rows:
+        row["label"] = row["label"].replace("work", "work; other")
+    _, account = parts_of(write_rows(tmp_path / "t.jsonl", rows), model="sparse")
+    assert "1 ids that several texts have" in account
+    assert "1 labels with ';' in them, one class each" in account
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_part_of_empty_texts_alone_is_refused(tmp_path, part):
+    rows = with_parts(classed())
+    for row in rows:
+        row["text"] = " " if row["part"] == part else row["text"]
+    with pytest.raises(InputError, match=f"all texts of the {part} part are empty"):
+        parts_of(write_rows(tmp_path / "t.jsonl", rows), model="sparse")
+
+
+def test_missing_numbers_are_counted_in_training_and_prediction(tmp_path):
+    rows = [{**row, "pages": None if k % 10 == 3 else 1} for k, row in enumerate(numbered())]
+    words = "missing numbers in column 'pages', taken as its mean"
+    splits, account = parts_of(
+        write_rows(tmp_path / "t.jsonl", rows), table=("pages",), model="sparse"
+    )
+    assert f"12 {words}" in account
+    with opened() as of_prediction:
+        table_numbers(pl.DataFrame({"pages": [1.0, None]}), splits.spec.table, 2)
+    assert f"1 {words}" in " | ".join(of_prediction.lines())
+
+
+def test_labels_none_of_which_the_model_knows_are_refused(tmp_path):
+    splits, _ = parts_of(write_rows(tmp_path / "t.jsonl", messages()), model="sparse")
+    labels = TextLabels("labels", [("Hardware::Printer",), ()], np.zeros(0))
+    with pytest.raises(InputError, match="knows none of the labels, such as 'Hardware::Printer'"):
+        truth_of(labels, splits.spec)
+    known = TextLabels("labels", [("Hardware::Printer", splits.spec.labels[0])], np.zeros(0))
+    assert truth_of(known, splits.spec).sum() == 1

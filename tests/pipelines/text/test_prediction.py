@@ -488,3 +488,18 @@ def test_a_text_beyond_all_measure_is_refused(class_run, tmp_path, monkeypatch):
     Path(tmp_path / "l.txt").write_text("a\n" + "wifi " * 300)
     with pytest.raises(InputError, match="line 2: has 1,500 characters"):
         predict(class_run, tmp_path / "l.txt", tmp_path / "p.parquet")
+
+
+def test_lines_that_end_with_cr_are_refused_and_those_with_one_within_are_counted(
+    class_run, tmp_path, headwise
+):
+    path = tmp_path / "t.txt"
+    path.write_bytes(b"the printer is slow\rthe wifi is slow\r")
+    words = ["text", "predict", "--run", class_run, "--input", path]
+    code, lines = headwise(*words, "--output", tmp_path / "a.jsonl")
+    assert (code, len(lines)) == (2, 1)
+    assert "lines that end with CR alone" in lines[0]
+    path.write_bytes(b"the printer\r\nthe wifi\ris slow\n")
+    assert predict(class_run, path, tmp_path / "b.jsonl").height == 2
+    account = (tmp_path / "b.jsonl.account.json").read_text()
+    assert "lines of text with CR within" in account

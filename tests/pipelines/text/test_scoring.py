@@ -186,3 +186,34 @@ def test_numbers_that_are_all_the_same_and_intervals_without_end_are_no_error():
     assert scores.values["interval_half_width"] is None
     assert value(scores, "interval_coverage") == 1
     assert value(scores, "mae") == pytest.approx(1)
+
+
+@pytest.mark.parametrize("goal", ["labels", "class", "number"])
+def test_copies_within_a_group_make_no_interval_narrower_and_groups_are_counted(goal):
+    """Four copies of each text in one group count as one text."""
+    logits, truth, told = labelled()
+    spec = spec_of(goal, ["number"] if goal == "number" else LABELS)
+    if goal == "class":
+        truth = np.eye(4)[(logits + 2 * truth).argmax(1)] > 0
+    if goal == "number":
+        logits, truth = logits[:, :1], logits[:, :1] + truth[:, :1]
+
+    def scores(copies: int) -> Any:
+        part = part_of(np.repeat(truth, copies, 0))
+        part.groups = np.repeat(np.arange(N), copies)
+        rows = np.repeat(logits, copies, 0)
+        values = (told.probability, told.labels, told.possible)
+        told_of = Told(*(np.repeat(array, copies, 0) for array in values))
+        if goal == "number":
+            return score_numbers(part, rows, 1.0, spec)
+        if goal == "class":
+            return score_classes(part, told_of, spec)
+        return score_labels(part, rows, told_of, spec)
+
+    single, copied = scores(1), scores(4)
+    assert single.intervals.keys() == copied.intervals.keys()
+    for name, ends in single.intervals.items():
+        np.testing.assert_allclose(ends, copied.intervals[name], rtol=1e-9, err_msg=name)
+    assert (copied.values["texts"], copied.values["groups"]) == (4 * N, N)
+    assert f"Scores, 95 % intervals over {N} groups" in copied.tables
+    assert f"Scores, 95 % intervals over {N} texts" in single.tables
