@@ -112,20 +112,21 @@ class Features:
 
 
 @torch.no_grad()
-def read_features(name: str, file: Path) -> None:
-    """Store the features of all views of the training part and those of the test part, with the
-    labels of both.
+def read_features(name: str, seeds: int, file: Path) -> None:
+    """Store the features of all views of the pictures in the cuts and of the test part, with the
+    labels of both parts.
     """
     weights = resolve_weights(name, "features", backbone="auto", scratch="auto")
-    encoder = open_encoder(weights).eval()
+    encoder = open_encoder(weights).eval().to(memory_format=torch.channels_last)
     train, test = domains.flowers(side=encoder.side or SIDE)
     dice = torch.Generator().manual_seed(0)
-    stored: dict[str, Tensor] = {"train_y": train.y, "test_y": test.y}
+    rows = torch.cat([uneven(train.y, seed)[0] for seed in range(seeds)]).unique()
+    stored = {"rows": rows, "train_y": train.y, "test_y": test.y}
     for kind, change in (("weak", domains.shifted), ("strong", strong)):
         # Picture by picture, so that each is moved by itself.
         views = [
             encoded(encoder, torch.cat([change(x[None], dice) for _ in range(VIEWS)]))
-            for x in tqdm(train.x, unit="picture", desc=f"{kind} views")
+            for x in tqdm(train.x[rows], unit="picture", desc=f"{kind} views")
         ]
         stored[kind] = torch.stack(views)
     stored["test"] = torch.cat([encoded(encoder, x) for x in test.x.split(BATCH)])
@@ -139,12 +140,12 @@ def encoded(encoder: TileEncoder, x: Tensor) -> Tensor:
     return encoder.features((x + 1) / 2).float()
 
 
-def file_of(folder: Path, features: str) -> Path:
+def file_of(folder: Path, features: str, seeds: int) -> Path:
     """Where the features of an encoder are stored."""
-    return folder / f"{features}.safetensors"
+    return folder / f"{features}-{seeds}.safetensors"
 
 
-def cell(form: str, seed: int, steps: int, features: str | None, folder: Path) -> None:
+def cell(form: str, seed: int, steps: int, features: str | None, seeds: int, folder: Path) -> None:
     """Train one model and keep its accuracy by class."""
     torch.set_num_threads(1)
     preferences, consistency = FORMS[form]
@@ -155,11 +156,11 @@ def cell(form: str, seed: int, steps: int, features: str | None, folder: Path) -
         torch.manual_seed(seed)
         source = Pixels(rows, train)
     else:
-        stored = load_file(file_of(folder, features))
+        stored = load_file(file_of(folder, features, seeds))
         labels, test_x, test_y = (stored[key] for key in ("train_y", "test", "test_y"))
         rows, order = uneven(labels, seed)
         torch.manual_seed(seed)
-        source = Features(rows, stored)
+        source = Features(torch.searchsorted(stored["rows"], rows), stored)
         test_x = source.scaled(test_x)
     y = labels[rows]
     counts = torch.bincount(y, minlength=17)
@@ -189,10 +190,12 @@ def cell(form: str, seed: int, steps: int, features: str | None, folder: Path) -
         right = model(test_x).mean(0).argmax(1) == test_y
     by_class = [float(right[test_y == label].double().mean()) for label in order]
     result = {"each": by_class, "counts": counts[order].tolist()}
-    write_cell(path_of(folder, form, seed, steps, features), result)
+    write_cell(path_of(folder, form, seed, steps, features, seeds), result)
 
 
-def path_of(folder: Path, form: str, seed: int, steps: int, features: str | None) -> Path:
+def path_of(
+    folder: Path, form: str, seed: int, steps: int, features: str | None, _seeds: int
+) -> Path:
     """The file of a cell."""
     of_features = "" if features is None else f"-{features}"
     return folder / f"{list(FORMS).index(form)}-{seed}-{steps}{of_features}.json"
@@ -206,16 +209,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/benchmarks/mdcs"))
     arguments = parser.parse_args()
-    folder, steps, features = arguments.output, arguments.steps, arguments.features
-    if features is not None and not file_of(folder, features).exists():
-        read_features(features, file_of(folder, features))
-    cells = [(form, seed, steps, features) for seed in range(arguments.seeds) for form in FORMS]
+    folder, steps = arguments.output, arguments.steps
+    features, seeds = arguments.features, arguments.seeds
+    if features is not None and not file_of(folder, features, seeds).exists():
+        read_features(features, seeds, file_of(folder, features, seeds))
+    cells = [(form, seed, steps, features, seeds) for seed in range(seeds) for form in FORMS]
     run_cells(cell, waiting_cells(path_of, folder, cells), arguments.jobs)
     print_header("head", *GROUPS, *(f"{group} minus plain" for group in GROUPS))
     plain: dict[str, list[float]] = {}
     for form in FORMS:
-        seeds = range(arguments.seeds)
-        paths = [path_of(folder, form, seed, steps, features) for seed in seeds]
+        paths = [path_of(folder, form, seed, steps, features, seeds) for seed in range(seeds)]
         rows = [json.loads(path.read_text())["each"] for path in paths]
         accuracy = {
             group: [statistics.mean(row[part]) for row in rows] for group, part in GROUPS.items()

@@ -75,7 +75,7 @@ class LinearExperts(nn.Linear):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__(width, len(PREFERENCES) * classes)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         """x: (B, D) -> (E, B, C) in training, else (B, C)."""
         return all_or_mean(by_expert(super().forward(x)), self.training)
 

@@ -251,3 +251,14 @@ def test_what_does_not_fit_is_refused(options: dict, message: str) -> None:
     sizes = {"outputs": 2, "table": NUMBERS, "queries": 3}
     with pytest.raises(ValueError, match=message):
         CrossTexts(SmallEncoder(), **{**sizes, **options})
+
+
+def test_diverse_experts_begin_as_the_linear_model_and_answer_with_their_mean() -> None:
+    torch.manual_seed(0)
+    linear = with_random_weights(LinearTexts(TERMS, 3, NUMBERS))
+    model = CrossTexts(SmallEncoder(), outputs=3, table=NUMBERS, linear=linear, diverse=True)  # pyright: ignore[reportArgumentType]
+    x = some_texts()
+    expected = linear(*x)
+    torch.testing.assert_close(model(*x), expected.expand(3, -1, -1))
+    torch.nn.init.normal_(model.head.weight)
+    torch.testing.assert_close(model.eval()(*x), model.train()(*x).mean(0))
