@@ -256,9 +256,11 @@ def test_what_does_not_fit_is_refused(options: dict, message: str) -> None:
 def test_diverse_experts_begin_as_the_linear_model_and_answer_with_their_mean() -> None:
     torch.manual_seed(0)
     linear = with_random_weights(LinearTexts(TERMS, 3, NUMBERS))
-    model = CrossTexts(SmallEncoder(), outputs=3, table=NUMBERS, linear=linear, diverse=True)  # pyright: ignore[reportArgumentType]
+    sizes = {"outputs": 3, "table": NUMBERS, "linear": linear}
+    model = CrossTexts(SmallEncoder(), **sizes, diverse=True).double()
     x = some_texts()
-    expected = linear(*x)
-    torch.testing.assert_close(model(*x), expected.expand(3, -1, -1))
+    torch.testing.assert_close(answers(model, x), answers(linear, x).expand(3, -1, -1))
     torch.nn.init.normal_(model.head.weight)
-    torch.testing.assert_close(model.eval()(*x), model.train()(*x).mean(0))
+    experts = answers(model, x)
+    assert (experts[0] - experts[1]).abs().max() > 0.1
+    torch.testing.assert_close(answers(model.eval(), x), experts.mean(0))

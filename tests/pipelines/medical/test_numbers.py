@@ -13,6 +13,7 @@ pytest.importorskip("timm", reason="the extra `vision` is not installed")
 
 from PIL import Image
 
+import headwise
 from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.pipelines import load_task
@@ -131,9 +132,10 @@ def test_diverse_experts_train_explain_predict_and_export(home, tmp_path):
     )  # fmt: skip
     stored = pl.read_parquet(run.path / "predictions.parquet")
     assert stored["p_odd"].is_between(0, 1).all()
-    rows = run.predict(home / "p" / "003.png")
+    opened_run = headwise.open(run.path)
+    rows = opened_run.predict(home / "p" / "003.png")
     assert rows["p_odd"].is_between(0, 1).all()
-    assert (tmp_path / "model.pt2") == Path(run.export(tmp_path / "model.pt2"))
+    assert (tmp_path / "model.pt2") == Path(opened_run.export(tmp_path / "model.pt2"))
 
 
 @pytest.mark.parametrize(

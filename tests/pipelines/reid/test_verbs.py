@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import headwise
 from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.models.weights.adopted import METADATA, BackboneFacts
@@ -502,9 +503,10 @@ class TestImbalance:
         run = pipelines.reid.train(
             data=data, run=tmp_path / "r", goal="classes", imbalance="diverse", **SMALL
         )
-        rows = run.predict(data)
+        opened_run = headwise.open(run.path)
+        rows = opened_run.predict(data)
         assert rows["probability"].is_between(1 / 6, 1).all()
-        assert Path(run.export(tmp_path / "model.pt2")).is_file()
+        assert Path(opened_run.export(tmp_path / "model.pt2")).is_file()
 
     @pytest.mark.parametrize(
         ("words", "reason"),

@@ -188,7 +188,7 @@ def test_diverse_experts_train_predict_explain_and_export(tmp_path, model):
     table = predict(run.path, data, tmp_path / "o.parquet", all_labels=True)
     shares = [table[name] for name in table.columns if name.startswith("p_")]
     assert sum(shares).to_list() == pytest.approx([1] * 120, abs=1e-5)
-    assert Path(run.export(tmp_path / "model.pt2")).is_file()
+    assert Path(headwise.open(run.path).export(tmp_path / "model.pt2")).is_file()
     why = tmp_path / "why"
     pipelines.text.explain(run=run.path, text="the printer is slow", output=why)
     (told,) = (json.loads(line) for line in (why / "explanations.jsonl").open())
