@@ -41,8 +41,8 @@ class Split:
         return len(self.y)
 
 
-def flowers(folder: Path = DATA) -> tuple[Split, Split]:
-    """Oxford 17 flowers, training and test part, (B, 3, 64, 64) in [-1, 1]."""
+def flowers(folder: Path = DATA, side: int = SIDE) -> tuple[Split, Split]:
+    """Oxford 17 flowers, training and test part, (B, 3, side, side) in [-1, 1]."""
     root = folder / "reid" / "flowers17"
     parts: dict[str, tuple[list, list]] = {"train": ([], []), "test": ([], [])}
     with open(root / "labels.csv", newline="") as file:
@@ -51,7 +51,7 @@ def flowers(folder: Path = DATA) -> tuple[Split, Split]:
             short = min(image.size)
             x, y = (image.width - short) // 2, (image.height - short) // 2
             square = image.crop((x, y, x + short, y + short))
-            image = square.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            image = square.resize((side, side), Image.Resampling.BICUBIC)
             images, labels = parts[row["split"]]
             images.append(np.asarray(image))
             labels.append(int(row["class_id"]) - 1)
@@ -137,10 +137,13 @@ def digit_model(attention: str | tuple[str, ...], *, heads: int = 4, **more) -> 
 
 
 def shifted(x: Tensor, dice: torch.Generator) -> Tensor:
-    """Flowers flipped by half and moved by up to 6 pixels."""
+    """Flowers flipped by half and moved by up to 6 pixels of 64, all by as many."""
+    side = x.shape[-1]
+    most = 6 * side // SIDE
     x = torch.where((torch.rand(len(x), generator=dice) < 0.5)[:, None, None, None], x.flip(3), x)
-    down, right = (int(v) for v in torch.randint(0, 13, (2,), generator=dice))
-    return F.pad(x, (6, 6, 6, 6), mode="reflect")[:, :, down : down + SIDE, right : right + SIDE]
+    down, right = (int(v) for v in torch.randint(0, 2 * most + 1, (2,), generator=dice))
+    padded = F.pad(x, (most,) * 4, mode="reflect")
+    return padded[:, :, down : down + side, right : right + side]
 
 
 def run(model: nn.Module, split: Split, rows: Tensor | slice) -> Tensor:

@@ -1,7 +1,9 @@
-"""Losses for labels that few samples have, each a sum over yes-or-no questions.
+"""Losses for labels and classes that few samples have.
 
-Shapes: B samples, L labels, C classes. logits: (B, L); truth: (B, L) of 0 and 1 (or between). All
-losses are by entry, (B, L), in 32 bits at least, so that masks, weights and means are the caller's.
+Shapes: B samples, L labels, C classes, E experts. Of labels, each a yes-or-no question: logits (B,
+L); truth (B, L) of 0 and 1 (or between); losses by entry, (B, L), so that masks, weights and means
+are the caller's. Of classes that exclude each other: logits (B, C), or (E, B, C) of diverse
+experts; losses by sample, (B,). All are in 32 bits at least.
 """
 
 from __future__ import annotations
@@ -12,7 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Imbalance = Literal["none", "asymmetric", "logit-adjust", "pos-weight", "focal"]
+from ..moe.diverse import PREFERENCES, preferred
+
+LabelImbalance = Literal["none", "pos-weight", "focal", "asymmetric", "logit-adjust"]
+ClassImbalance = Literal["none", "pos-weight", "focal", "logit-adjust", "diverse"]
+Imbalance = LabelImbalance | ClassImbalance
 MOST_WEIGHT = 100.0  # of a positive entry
 
 
@@ -59,25 +65,26 @@ def focal_loss(
 
 
 def positive_weights(
-    counts: Tensor, samples: int, *, power: float = 1.0, most: float = MOST_WEIGHT
+    counts: Tensor, samples: int | Tensor, *, power: float = 1.0, most: float = MOST_WEIGHT
 ) -> Tensor:
     """((samples - count) / count)^power, at most `most`: the weights (L,) of positive entries, with
     which a label weighs as much with as without it; power 0.5 goes halfway.
 
-    counts: (L,), how many samples have each label. Use: `pos_weight` of
+    counts: (L,), how many samples have each label; samples: of all, or (L,) of each label, where it
+    is not known of all. Use: `pos_weight` of
     `torch.nn.functional.binary_cross_entropy_with_logits`. Raises ValueError for counts outside of
     0 to `samples`."""
     counts = _checked_counts("positive_weights", counts, samples)
     return (((samples - counts) / counts.clamp(min=0.5)) ** power).clamp(max=most)
 
 
-def label_adjustment(counts: Tensor, samples: int, strength: float = 1.0) -> Tensor:
+def label_adjustment(counts: Tensor, samples: int | Tensor, strength: float = 1.0) -> Tensor:
     """strength log(share / (1 - share)) of each label, half a sample added to both sides: (L,).
 
     Added to the logits in the loss of the training (Menon et al., arXiv 2007.07314, for yes-or-no
     questions), and not when predicting, it makes labels equally easy to reach; added there too, it
-    gives true probabilities again. counts: (L,). Raises ValueError for counts outside of 0 to
-    `samples`."""
+    gives true probabilities again. counts, samples: as of `positive_weights`. Raises ValueError for
+    counts outside of 0 to `samples`."""
     counts = _checked_counts("label_adjustment", counts, samples)
     return strength * ((counts + 0.5).log() - (samples - counts + 0.5).log())
 
@@ -95,16 +102,22 @@ class LabelLoss(nn.Module):
     """The loss by entry (B, L) of one of the ways to treat labels that few samples have.
 
     kind: "none" (binary cross-entropy), "asymmetric", "logit-adjust", "pos-weight" or "focal".
-    counts: (L,), how many of the `samples` of the training part have each label. Raises ValueError
-    for other kinds and for counts that do not fit."""
+    counts, samples: as of `positive_weights`, of the training part. Raises ValueError for other
+    kinds and for counts that do not fit."""
 
     weight: Tensor
     adjustment: Tensor
 
-    def __init__(self, kind: Imbalance, counts: Tensor, samples: int) -> None:
+    def __init__(self, kind: Imbalance, counts: Tensor, samples: int | Tensor) -> None:
         super().__init__()
-        if kind not in get_args(Imbalance):
-            raise ValueError(f"LabelLoss: {kind!r} is none of {', '.join(get_args(Imbalance))}")
+        if kind == "diverse":
+            raise ValueError(
+                "imbalance diverse: is for classes that exclude each other, not for labels"
+            )
+        if kind not in get_args(LabelImbalance):
+            raise ValueError(
+                f"LabelLoss: {kind!r} is none of {', '.join(get_args(LabelImbalance))}"
+            )
         counts = _checked_counts("LabelLoss", counts, samples)
         self.kind = kind
         weight, adjustment = torch.ones_like(counts), torch.zeros_like(counts)
@@ -131,35 +144,53 @@ class ClassLoss(nn.Module):
     class.
 
     kind: "none" (cross-entropy), "pos-weight" (weights by the inverse of the frequency, whose mean
-    over the samples is 1), "focal" (gamma 2) or "logit-adjust". counts: (C,), how many of the
-    `samples` of the training part are of each class. Raises ValueError for other kinds."""
+    over the samples is 1), "focal" (gamma 2), "logit-adjust", or "diverse" (the sum over experts
+    that prefer classes of different frequency, see `models.moe.diverse`). counts: (C,), samples of
+    the training part of each class; smoothing: of the labels, the share that all classes get alike.
+    It has no tensors that are stored. Raises ValueError for other kinds."""
 
     weight: Tensor
     adjustment: Tensor
 
-    def __init__(self, kind: Imbalance, counts: Tensor, samples: int) -> None:
+    def __init__(self, kind: Imbalance, counts: Tensor, *, smoothing: float = 0.0) -> None:
         super().__init__()
-        if kind not in get_args(Imbalance) or kind == "asymmetric":
+        if kind not in get_args(ClassImbalance):
             raise ValueError(
                 f"imbalance {kind}: is for labels, not for classes that exclude each other"
             )
-        self.kind = kind
-        weight, adjustment = torch.ones(len(counts)), torch.zeros(len(counts))
+        self.kind, self.smoothing = kind, smoothing
+        counts = _checked_counts("ClassLoss", counts, None)
+        weight, adjustment = torch.ones_like(counts), torch.zeros_like(counts)
         if kind == "pos-weight":
-            weight = samples / len(counts) / counts.float().clamp(min=1)
+            weight = float(counts.sum()) / len(counts) / counts.clamp(min=1)
         if kind == "logit-adjust":
             adjustment = class_adjustment(counts)
+        if kind == "diverse":
+            adjustment = preferred(counts.clamp(min=0.5), PREFERENCES)
         self.register_buffer("weight", weight, persistent=False)
         self.register_buffer("adjustment", adjustment, persistent=False)
 
-    def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Logits and truth (B, C), 1 of the class and 0 of the others -> (B,)."""
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B, C), or (E, B, C) of diverse experts, and classes int64 (B,) -> (B,)."""
         logits = _wide(logits)
-        truth = truth.to(logits.dtype)
-        logarithm = F.log_softmax(logits + self.adjustment.to(logits.dtype), 1)
-        of_truth = (logarithm * truth).sum(1)
-        losses = -(truth @ self.weight.to(logits.dtype)) * of_truth
-        return losses * (1 - of_truth.exp()).square() if self.kind == "focal" else losses
+        logarithm = F.log_softmax(logits + self.adjustment.to(logits.dtype), -1)
+        places = labels.expand(logarithm.shape[:-1])[..., None]
+        of_truth = logarithm.gather(-1, places).squeeze(-1)
+        losses = -self.weight.to(logits.dtype)[labels] * of_truth
+        if self.smoothing:
+            of_all = -self.weight.to(logits.dtype)[labels] * logarithm.mean(-1)
+            losses = (1 - self.smoothing) * losses + self.smoothing * of_all
+        if self.kind == "focal":
+            losses = losses * (1 - of_truth.exp()).square()
+        return losses.sum(0) if losses.ndim == 2 else losses
+
+    def mean(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The mean over the samples, (); of "none" as PyTorch sums it up. Arguments as of
+        `forward`.
+        """
+        if self.kind == "none":
+            return F.cross_entropy(_wide(logits), labels, label_smoothing=self.smoothing)
+        return self(logits, labels).mean()
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -167,10 +198,10 @@ def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def _checked_counts(name: str, counts: Tensor, samples: int | None) -> Tensor:
+def _checked_counts(name: str, counts: Tensor, samples: int | Tensor | None) -> Tensor:
     counts = torch.as_tensor(counts).float()
     if counts.ndim != 1 or bool((counts < 0).any()):
         raise ValueError(f"{name}: counts are (labels,) from 0, got {tuple(counts.shape)}")
     if samples is not None and bool((counts > samples).any()):
-        raise ValueError(f"{name}: a label has {counts.max():.0f} of {samples} samples")
+        raise ValueError(f"{name}: a label has {counts.max():.0f} of fewer samples")
     return counts

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PREFERENCES = (-0.5, 1.0, 2.5)  # the paper's, for frequent, even and rare classes
+SCALE = 16.0  # of the cosines of classifiers
 
 
 class DiverseHead(nn.Module):
@@ -49,6 +50,52 @@ class DiverseHead(nn.Module):
         return self.scale * torch.einsum("ebd,ecd->ebc", F.normalize(features, dim=-1), unit)
 
 
+class DiverseClassifier(DiverseHead):
+    """The experts as the last layer of a classifier: in training their logits (E, B, C), each of
+    which has its loss, otherwise the mean of these, (B, C).
+
+    width, classes: D and C. Each expert has a layer of width D of its own.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, classes, experts=len(PREFERENCES), scale=SCALE, hidden=width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, D) -> (E, B, C) in training, else (B, C)."""
+        return all_or_mean(super().forward(x), self.training)
+
+
+class LinearExperts(nn.Linear):
+    """The same of linear experts, for models that start at 0 or whose logits are sums: the mean of
+    linear experts is linear.
+
+    width, classes: D and C.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__(width, len(PREFERENCES) * classes)
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """x: (B, D) -> (E, B, C) in training, else (B, C)."""
+        return all_or_mean(by_expert(super().forward(x)), self.training)
+
+
+def by_expert(logits: Tensor) -> Tensor:
+    """Logits of all experts side by side, (B, E C) -> (E, B, C)."""
+    return torch.stack(logits.chunk(len(PREFERENCES), 1))
+
+
+def all_or_mean(logits: Tensor, training: bool) -> Tensor:
+    """Logits of each expert (E, B, C) in training, else their mean (B, C)."""
+    return logits if training else logits.mean(0)
+
+
+def preferred(counts: Tensor, preferences: Sequence[float]) -> Tensor:
+    """preference_e log(count_c), (E, 1, C), of counts (C,) above 0."""
+    weight = torch.tensor(preferences, dtype=counts.dtype, device=counts.device)
+    return weight[:, None, None] * counts.log()
+
+
 def adjusted(logits: Tensor, counts: Tensor, preferences: Sequence[float] = PREFERENCES) -> Tensor:
     """logits (E, B, C) + preference_e log(count_c): a higher preference teaches an expert to favour
     rarer classes.
@@ -65,8 +112,7 @@ def adjusted(logits: Tensor, counts: Tensor, preferences: Sequence[float] = PREF
         )
     if counts.min() <= 0:
         raise ValueError(f"adjusted: class {int(counts.argmin())} has no example")
-    weight = torch.tensor(preferences, dtype=logits.dtype, device=logits.device)
-    return logits + weight[:, None, None] * counts.to(logits).log()
+    return logits + preferred(counts.to(logits), preferences)
 
 
 def diversity_loss(
@@ -109,22 +155,3 @@ def consistency_loss(
         -1
     )
     return ((divergence * right).sum(1) / right.sum(1).clamp_min(1)).sum()
-
-
-class DiverseLoss(nn.Module):
-    """`diversity_loss` with the counts of a training part; classes without an example count as half
-    of one. It has no tensors that are stored.
-
-    counts: (C,), examples of each class.
-    """
-
-    counts: Tensor
-
-    def __init__(self, counts: Tensor, preferences: Sequence[float] = PREFERENCES) -> None:
-        super().__init__()
-        self.preferences = tuple(preferences)
-        self.register_buffer("counts", counts.float().clamp_min(0.5), persistent=False)
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Logits of each expert (E, B, C), labels int64 (B,) -> ()."""
-        return diversity_loss(logits.float(), labels, self.counts, self.preferences)

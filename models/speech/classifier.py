@@ -21,10 +21,9 @@ from ..attention.gaussian import GaussianAdaptiveAttention
 from ..attention.softmax import SoftmaxAttention
 from ..layers.blend import BlendedClassifier
 from ..layers.blocks import EncoderLayer, NetworkKind, build_feedforward
-from ..moe.diverse import DiverseHead
+from ..moe.diverse import DiverseClassifier
 
 Head = Literal["attention", "mean", "gaam", "gaam-density", "gaam-mixture", "grouped-gaam"]
-DIVERSE_SCALE = 16.0  # of the cosines of diverse experts
 
 
 class GroupedGaussian(nn.Module):
@@ -135,9 +134,7 @@ class RecordingClassifier(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = nn.Dropout(dropout)
         self.classifier = (
-            DiverseHead(width, classes, scale=DIVERSE_SCALE, hidden=width)
-            if diverse
-            else nn.Linear(width, classes)
+            DiverseClassifier(width, classes) if diverse else nn.Linear(width, classes)
         )
 
     def entered(self, tokens: Tensor) -> Tensor:
@@ -152,16 +149,11 @@ class RecordingClassifier(nn.Module):
             x = layer(x, mask=mask)
         return self.dropout(masked_mean(self.norm(x), mask))
 
-    def experts(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Logits of each expert (E, B, C); of one without diverse experts."""
-        logits = self.classifier(self.pooled(tokens, mask))
-        return logits if logits.ndim == 3 else logits[None]
-
     def forward(self, tokens: Tensor, mask: Tensor, statistics: Tensor | None = None) -> Tensor:
-        """tokens (B, N, D), mask (B, N) -> logits (B, C), the mean of those of the experts; the
-        statistics are those of simple models, and not read.
+        """tokens (B, N, D), mask (B, N) -> logits (B, C), of diverse experts in training (E, B, C);
+        the statistics are those of simple models, and not read.
         """
-        return self.experts(tokens, mask).mean(0)
+        return self.classifier(self.pooled(tokens, mask))
 
     @property
     def _first(self) -> EncoderLayer:

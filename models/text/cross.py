@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..attention import build_attention, names_with
 from ..attention.base import Attention, masked_mean
 from ..layers.blocks import EncoderLayer, NetworkKind, build_feedforward
+from ..moe.diverse import LinearExperts
 from .inputs import CorrectingModel, TextInputs
 from .linear import LinearTexts
 from .windows import windowed_states
@@ -59,7 +60,9 @@ class CrossTexts(CorrectingModel[LinearTexts | None]):
     that takes a context (`headwise list attention`), attention_options: of it; direction: who asks;
     ffn, hidden: the feed-forward network and its width; dropout: in training; window: tokens that
     the encoder sees at once; linear: a model of counted words and of the table whose logits are
-    added. With it the model starts as that model exactly, since the last layer starts at 0.
+    added. With it the model starts as that model exactly, since the last layer starts at 0;
+    diverse: three linear experts for frequent, even and rare classes (`models.moe.diverse`) as last
+    layer.
 
     Raises ValueError for sizes, a direction or a mechanism that do not fit.
     """
@@ -80,6 +83,7 @@ class CrossTexts(CorrectingModel[LinearTexts | None]):
         dropout: float = 0.0,
         window: int | None = None,
         linear: LinearTexts | None = None,
+        diverse: bool = False,
     ) -> None:
         super().__init__()
         if direction not in ("table", "text"):
@@ -99,12 +103,12 @@ class CrossTexts(CorrectingModel[LinearTexts | None]):
         network = build_feedforward(ffn, width, hidden, dropout=dropout)
         self.layer = EncoderLayer(width, mixer, network, dropout=dropout, norm="post")
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(width, outputs)
+        self.head = (LinearExperts if diverse else nn.Linear)(width, outputs)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
     def change(self, x: TextInputs) -> Tensor:
-        """What cross-attention adds to the logits, (B, L)."""
+        """What cross-attention adds to the logits, (B, L), of experts in training (E, B, L)."""
         asking, answering, present = self._sides(x.tokens, x.mask, x.table)
         z = self.layer(asking, answering, mask=present)
         pooled = masked_mean(z, None if self.direction == "table" else x.mask)

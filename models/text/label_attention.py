@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...kernels.label_attention import label_attention, label_contributions
+from ..moe.diverse import PREFERENCES, all_or_mean, by_expert
 
 
 class TokenContributions(NamedTuple):
@@ -265,6 +266,68 @@ class LabelAttention(nn.Module):
 
     def extra_repr(self) -> str:
         return f"width={self.width}, labels={self.labels}"
+
+
+class DiverseLabelAttention(LabelAttention):
+    """Experts that prefer classes of different frequency (`models.moe.diverse`), each with queries,
+    weights and biases of its own: in training their logits (E, B, L), otherwise the mean of these,
+    (B, L), which is a sum over tokens as that of each expert is.
+
+    Arguments as of `LabelAttention`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        labels: int,
+        *,
+        descriptions: int | None = None,
+        knowledge_width: int | None = None,
+    ) -> None:
+        super().__init__(
+            width,
+            len(PREFERENCES) * labels,
+            descriptions=descriptions,
+            knowledge_width=knowledge_width,
+        )
+
+    def set_descriptions(self, vectors: Tensor) -> None:
+        """As of `LabelAttention`; all experts have the same."""
+        super().set_descriptions(vectors.repeat(len(PREFERENCES), 1))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        *,
+        knowledge: Tensor | None = None,
+        knowledge_mask: Tensor | None = None,
+    ) -> Tensor:
+        """As of `LabelAttention`: (E, B, L) in training, else (B, L)."""
+        logits = super().forward(tokens, mask, knowledge=knowledge, knowledge_mask=knowledge_mask)
+        return all_or_mean(by_expert(logits), self.training)
+
+    def contributions(
+        self,
+        tokens: Tensor,
+        mask: Tensor | None = None,
+        *,
+        knowledge: Tensor | None = None,
+        knowledge_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> TokenContributions:
+        """What each token adds to the mean of the experts; as of `LabelAttention`."""
+        experts = len(PREFERENCES)
+        count = self.labels // experts
+        if labels is None:
+            labels = torch.arange(count, device=tokens.device)
+        places = torch.cat([labels + count * expert for expert in range(experts)])
+        logits, by_token, bias = super().contributions(
+            tokens, mask, knowledge=knowledge, knowledge_mask=knowledge_mask, labels=places
+        )
+        return TokenContributions(
+            by_expert(logits).mean(0), by_expert(by_token).mean(0), bias.view(experts, -1).mean(0)
+        )
 
 
 def gate_shares(scores: Tensor, present: Tensor) -> Tensor:

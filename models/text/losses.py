@@ -1,6 +1,6 @@
 """The loss of texts: of a class, of any number of labels, or of a number.
 
-Shapes: B texts, L outputs.
+Shapes: B texts, L outputs, E experts.
 """
 
 from __future__ import annotations
@@ -38,11 +38,13 @@ class TextLoss(nn.Module):
             raise ValueError(f"imbalance {imbalance}: a number has no rare labels")
         if goal == "class" and imbalance == "asymmetric":
             raise ValueError("imbalance asymmetric: is for labels, not for one class of each text")
+        if goal == "labels" and imbalance == "diverse":
+            raise ValueError("imbalance diverse: is for one class of each text, not for labels")
         self.of_labels = LabelLoss(imbalance, counts, samples) if goal == "labels" else None
-        self.of_class = ClassLoss(imbalance, counts, samples) if goal == "class" else None
+        self.of_class = ClassLoss(imbalance, counts) if goal == "class" else None
 
     def forward(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Logits and truth (B, L) -> ()."""
+        """Logits and truth (B, L) -> (); logits of diverse experts of a class are (E, B, L)."""
         logits = logits if logits.dtype == torch.float64 else logits.float()
         truth = truth.to(logits.dtype)
         if self.goal == "number":
@@ -50,4 +52,4 @@ class TextLoss(nn.Module):
         if self.of_labels is not None:
             return self.of_labels(logits, truth).mean()
         assert self.of_class is not None
-        return self.of_class(logits, truth).mean()
+        return self.of_class(logits, truth.argmax(1)).mean()

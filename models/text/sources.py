@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from ..attention.base import leave_loss, masked_mean
 from ..attention.query_pool import QueryPool
 from ..layers.blocks import FeedForward
+from ..moe.diverse import LinearExperts
 from .cross import build_reader
 from .inputs import CorrectingModel, TextInputs
 from .linear import LinearTexts, of_labels, rows_of
@@ -149,7 +150,8 @@ class SourcesTexts(CorrectingModel[LinearTexts | None]):
     texts whose source is hidden in training, so that what is shared learns to stand alone; topics:
     C, topic_weight: lambda; consistency: mu; window: tokens that the encoder sees at once; linear:
     a linear model whose logits are added. With it the model starts as that model exactly, since the
-    last layer starts at 0.
+    last layer starts at 0; diverse: three linear experts for frequent, even and rare classes
+    (`models.moe.diverse`) as last layer.
 
     `scale` (K + 1, L), r of the sources and of an unknown one, is a buffer to be set, 1 at first.
     In training the further losses are left for `auxiliary_loss`, like those of mechanisms.
@@ -180,6 +182,7 @@ class SourcesTexts(CorrectingModel[LinearTexts | None]):
         consistency: float = 0.0,
         window: int | None = None,
         linear: LinearTexts | None = None,
+        diverse: bool = False,
     ) -> None:
         super().__init__()
         if min(outputs, sources, prototypes) < 1 or not 0 <= quality <= table:
@@ -204,7 +207,7 @@ class SourcesTexts(CorrectingModel[LinearTexts | None]):
         self.gate = nn.Linear(width + 1 + (unknown is not None) + quality, 1)
         self.pairs = nn.Parameter(torch.zeros(sources, sources))
         self.topics = nn.Parameter(torch.randn(topics, width)) if topics else None
-        self.head = nn.Linear(width, outputs)
+        self.head = (LinearExperts if diverse else nn.Linear)(width, outputs)
         self.source_bias = nn.Parameter(torch.zeros(sources, outputs))
         self.register_buffer("scale", torch.ones(sources + 1, outputs))
         nn.init.zeros_(self.head.weight)
@@ -213,7 +216,7 @@ class SourcesTexts(CorrectingModel[LinearTexts | None]):
         self.loss_without_gradients = False
 
     def change(self, x: TextInputs) -> Tensor:
-        """What the states of the tokens add to the logits, (B, L)."""
+        """What the tokens' states add to the logits, (B, L), of experts in training (E, B, L)."""
         source = x.source
         if self.training and self.hide_source:
             hidden = torch.rand(source.shape, device=source.device) < self.hide_source

@@ -2,7 +2,7 @@
 re-identification and fine-grained recognition, on any vision transformer.
 
 Shapes: B pictures, N tokens (class token, possibly more prefix tokens, P patches), D width, R local
-patches, K classes.
+patches, K classes, E experts.
 
 Self-attention (SA): the transformer. Global-local cross-attention (GLCA): the queries are the class
 token and the R patches with the highest weights in the class token's row of attention rollout, keys
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from ..attention.base import Attention, join_heads, split_heads
 from ..layers.blocks import FeedForward
 from ..layers.vit_trunk import Trunk, random_partners, rollout_of
+from ..moe.diverse import DiverseClassifier
 
 Heads = Literal["both", "sa"]
 Output = Literal["vectors", "probabilities"]
@@ -85,27 +86,33 @@ class CrossLayer(nn.Module):
 
 class Head(nn.Module):
     """Classifier of a class token; with a neck, batch normalisation without shift before it and no
-    bias in it (BNNeck: Luo et al., arXiv 1903.07071).
+    bias in it (BNNeck: Luo et al., arXiv 1903.07071); diverse: three experts for frequent, even and
+    rare classes (`DiverseClassifier`) in its place.
     """
 
-    def __init__(self, width: int, classes: int, *, neck: bool) -> None:
+    def __init__(self, width: int, classes: int, *, neck: bool, diverse: bool = False) -> None:
         super().__init__()
         self.neck = nn.BatchNorm1d(width) if neck else None
-        self.classify = nn.Linear(width, classes, bias=not neck)
-        nn.init.normal_(self.classify.weight, std=0.001 if neck else 0.01)
         if self.neck is not None:
             self.neck.bias.requires_grad_(False)
-        else:
+        if diverse:
+            self.classify = DiverseClassifier(width, classes)
+            return
+        self.classify = nn.Linear(width, classes, bias=not neck)
+        nn.init.normal_(self.classify.weight, std=0.001 if neck else 0.01)
+        if not neck:
             nn.init.zeros_(self.classify.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D) -> logits (B, K)."""
+        """(B, D) -> logits (B, K), of diverse experts in training (E, B, K)."""
         return self.classify(x if self.neck is None else self.neck(x))
 
 
 @dataclass
 class Branches:
-    """Class tokens (B, D) and logits (B, K) by the name of the branch: "sa", "glca", "pwca"."""
+    """Class tokens (B, D) and logits (B, K), of diverse experts in training (E, B, K), by the name
+    of the branch: "sa", "glca", "pwca".
+    """
 
     tokens: dict[str, Tensor]
     logits: dict[str, Tensor]
@@ -116,8 +123,8 @@ class DCAL(nn.Module):
 
     trunk: the transformer; classes: K; local: share of the patches that are queries of GLCA; glca:
     number of GLCA blocks, 0 for none; pwca: whether training has the pair-wise branch; neck: BNNeck
-    before the classifiers. With glca 0 and pwca False it is the plain transformer. heads and output
-    decide what `forward` gives (see there).
+    before the classifiers; diverse: their experts, see `Head`. With glca 0 and pwca False it is the
+    plain transformer. heads and output decide what `forward` gives (see there).
 
     Vectors of a trained model all point nearly the same way, so that their cosines say little.
     `set_centres` takes their mean off: the buffers `centre_both` (2 D,) and `centre_sa` (D,), which
@@ -135,6 +142,7 @@ class DCAL(nn.Module):
         glca: int = 1,
         pwca: bool = True,
         neck: bool = True,
+        diverse: bool = False,
         heads: Heads = "both",
         output: Output = "vectors",
     ) -> None:
@@ -163,7 +171,7 @@ class DCAL(nn.Module):
         self.glca_norm = nn.LayerNorm(trunk.width, eps=1e-6) if glca else None
         names = ["sa", *(["glca"] if glca else []), *(["pwca"] if pwca else [])]
         self.classifiers = nn.ModuleDict(
-            {name: Head(trunk.width, classes, neck=neck) for name in names}
+            {name: Head(trunk.width, classes, neck=neck, diverse=diverse) for name in names}
         )
         # Logarithms of the variances of the branches' losses (Kendall et al., arXiv 1705.07115, in
         # FairMOT's form).

@@ -33,6 +33,7 @@ from ..attention.base import to_image, to_tokens
 from ..layers.blocks import EncoderLayer, NetworkKind, build_feedforward
 from ..layers.mutual_fusion import conv, on_grid
 from ..layers.pyramid import Pyramid, build_pyramid
+from ..moe.diverse import DiverseClassifier
 from ..weights.adopted import Normalisation
 
 GATES = ("squeeze", "cbam", "coordinate")
@@ -43,9 +44,9 @@ LEVELS = 5
 
 @dataclass(frozen=True)
 class Attended:
-    """logits (B, K); masks: of each stage (B, 1, Y / stride, X / stride) in (0, 1), none without
-    heads; lungs: the logits of the body (B, 1, y, x), or None; features: the last map (B, C_4, Y /
-    32, X / 32), what Grad-CAM asks."""
+    """logits (B, K), of diverse experts in training (E, B, K); masks: of each stage (B, 1, Y /
+    stride, X / stride) in (0, 1), none without heads; lungs: the logits of the body (B, 1, y, x),
+    or None; features: the last map (B, C_4, Y / 32, X / 32), what Grad-CAM asks."""
 
     logits: Tensor
     masks: list[Tensor]
@@ -221,7 +222,8 @@ class Medusa(nn.Module):
     "cbam" and "coordinate", isolated in every stage, each as large (in parameters) as body and
     heads would be; or another mechanism of the core, which mixes the cells of the last map, with
     attention_options and ffn as `Bottleneck` takes them. sees, form: of the heads; a model that
-    sees "local" has no body.
+    sees "local" has no body. diverse: three experts for frequent, even and rare classes
+    (`DiverseClassifier`) as last layer.
 
     Raises ValueError for what does not fit together.
     """
@@ -239,6 +241,7 @@ class Medusa(nn.Module):
         body_width: int = 24,
         head_width: int = 64,
         dropout: float = 0.0,
+        diverse: bool = False,
     ) -> None:
         super().__init__()
         if attention != "medusa" and (sees, form) != ("both", "residual"):
@@ -263,7 +266,7 @@ class Medusa(nn.Module):
                 widths[-1], attention, attention_options=attention_options, ffn=ffn
             )
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(widths[-1], classes)
+        self.classifier = (DiverseClassifier if diverse else nn.Linear)(widths[-1], classes)
 
     def forward(self, picture: Tensor, small: Tensor) -> Tensor:
         """Logits (B, K) of pictures (B, 1 or 3, Y, X), normalised for the backbone, and the same
@@ -300,6 +303,17 @@ class Medusa(nn.Module):
         if self.bottleneck is not None:
             last = self.bottleneck(last)
         return Attended(self.classifier(self.dropout(last.mean((2, 3)))), masks, lungs, last)
+
+    def slopes(self, features: Tensor, classes: Tensor) -> Tensor:
+        """How the logit of one class of each picture rises with the mean of each channel of the
+        last map: features (B, C_4, y, x), classes int64 (B,) -> (B, C_4). In evaluation mode.
+        """
+        if isinstance(self.classifier, nn.Linear):
+            return self.classifier.weight[classes]
+        with torch.inference_mode(False), torch.enable_grad():
+            means = features.detach().clone().mean((2, 3)).requires_grad_()
+            logits = self.classifier(means).gather(1, classes.clone()[:, None])
+            return torch.autograd.grad(logits.sum(), means)[0]
 
 
 def size_of(module: nn.Module) -> int:

@@ -26,7 +26,7 @@ from ...data.xrays.table import FIELDS
 from ...data.xrays.xrays import leave_out_unreadable, read_row, read_xray_set, two_sizes
 from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Member, Splits
-from ..engine.subsets import BoundedCache, Subsets, inverse_frequencies
+from ..engine.subsets import BoundedCache, Subsets
 from ..engine.training.order import count_steps, mix
 from .explain import read_boxes, read_lungs
 from .options import MedicalOptions
@@ -43,7 +43,6 @@ class XraySample(TypedDict):
     label: Tensor  # int64 (), or of several findings float32 (K,)
     index: Tensor  # int64 ()
     known: NotRequired[Tensor]  # float32 (K,): 1 where it is known whether there is the finding
-    class_weights: NotRequired[Tensor]  # float32 (K,), or of several findings (2, K)
 
 
 Picture = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -108,22 +107,18 @@ class XrayPart:
 
     def __init__(self, reader: XrayReader, rows: np.ndarray, classes: Sequence[str]) -> None:
         self.reader, self.rows, self.classes = reader, np.asarray(rows, np.int64), list(classes)
-        self.class_weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> XraySample:
         picture, small, _ = self.reader.pictures[int(self.rows[index])]
-        sample: XraySample = {
+        return {
             "picture": torch.from_numpy(picture),
             "small": torch.from_numpy(small),
             "label": self.label(index),
             "index": torch.tensor(index),
         }
-        if self.class_weights is not None:
-            sample["class_weights"] = self.class_weights
-        return sample
 
     def label(self, index: int) -> Tensor:
         """What is to be told of a picture."""
@@ -170,14 +165,6 @@ class SeveralXrays(XrayPart):
     def label(self, index: int) -> Tensor:
         """1 for each finding that the picture has."""
         return torch.from_numpy(self.truth[index].astype(np.float32))
-
-    def weigh(self) -> None:
-        """Weight those without and with each finding by the inverse of their number."""
-        weights = [
-            inverse_frequencies(self.truth[self.known[:, k], k].astype(np.int64), 2)
-            for k in range(len(self.classes))
-        ]
-        self.class_weights = torch.stack(weights, 1)
 
 
 class BalancedXrays(Xrays):
@@ -249,6 +236,8 @@ def open_splits(
             note("read", "pictures with boxes", count=len(boxes))
         spec = _new_spec(options, reader, classes, subsets)
         spec = replace(spec, copies=copies, unread=unread, rule="operating point")
+    if not spec.counts:  # nor has an older run any
+        spec = _with_counts(spec, train)
     validation, test = (kind(reader, rows, classes) for rows in subsets[1:])
     return Splits(train, validation, test, spec, members=_members(xrays, subsets))
 
@@ -321,16 +310,11 @@ def member_of(file: str, name: str, place: tuple[str, int] | None) -> Member:
 def _training_part(
     options: MedicalOptions, reader: XrayReader, subsets: Subsets, classes: Sequence[str]
 ) -> XrayPart:
-    """Weighted as the options say. Raises `InputError` for a class without a picture."""
+    """Balanced as the options say. Raises `InputError` for a class without a picture."""
     if options.findings:
-        train = SeveralXrays(reader, subsets.train, classes)
-        if options.class_weights:
-            train.weigh()
-        return train
+        return SeveralXrays(reader, subsets.train, classes)
     train = (BalancedXrays if options.balanced else Xrays)(reader, subsets.train, classes)
     _require_all_classes(train)
-    if options.class_weights:
-        train.class_weights = inverse_frequencies(train.labels, len(classes))
     return train
 
 
@@ -361,6 +345,16 @@ def _require_all_classes(train: Xrays) -> None:
     if missing := [name for k, name in enumerate(train.classes) if k not in present]:
         message = f"class {shown(missing[0])} has no picture in the training part"
         raise fail(train.reader.xrays.where, message)
+
+
+def _with_counts(spec: MedicalSpec, train: XrayPart) -> MedicalSpec:
+    """The spec with what the loss goes by."""
+    if isinstance(train, SeveralXrays):
+        counts, known = ((train.truth & train.known).sum(0), train.known.sum(0))
+        return replace(spec, counts=counts.tolist(), known=known.tolist())
+    assert isinstance(train, Xrays)
+    counts = np.bincount(train.labels, minlength=len(spec.classes))
+    return replace(spec, counts=counts.tolist())
 
 
 def _new_spec(

@@ -41,15 +41,15 @@ def maps_of(
     """Maps (B, Y, X) in [0, 1] by name: "scale 1" to "scale 4", their mean "attention", the map of
     the body "body", and Grad-CAM of one class per picture.
 
-    size: Y and X; classes: int64 (B,). Grad-CAM (Selvaraju et al., ICCV 2017) of a linear
-    classifier on means is relu(sum_c w_c A_c) up to its scale; it is stretched to a maximum of
-    1."""
+    size: Y and X; classes: int64 (B,). Grad-CAM (Selvaraju et al., ICCV 2017) of a
+    classifier of means is relu(sum_c w_c A_c) up to its scale, with w the slopes of its logit; it
+    is stretched to a maximum of 1."""
     maps = {f"scale {k}": _resized(mask, size) for k, mask in enumerate(attended.masks, 1)}
     if maps:
         maps[ATTENTION] = torch.stack(list(maps.values())).mean(0)
     if attended.lungs is not None:
         maps["body"] = _resized(attended.lungs.sigmoid(), size)
-    weight = model.classifier.weight[classes].float()
+    weight = model.slopes(attended.features, classes).float()
     cam = torch.einsum("bc,bcyx->byx", weight, attended.features.float()).clamp_min(0)[:, None]
     maps[CAM] = _resized(cam / cam.amax((2, 3), keepdim=True).clamp_min(1e-12), size)
     return {name: values.float().cpu() for name, values in maps.items()}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ...base.errors import InputError
-from ..engine.command_line.checks import check_least, check_shares, check_unread, flag
+from ..engine.command_line.checks import check_least, check_shares, check_unread, flag, is_of_a_run
 from ..engine.mechanisms import check_mixing
 from ..engine.options import EvaluateOptions, MixingOptions, PredictOptions
 from ..engine.search_space import Choices, Range, Space
@@ -39,7 +39,8 @@ class MedicalOptions(MixingOptions):
         "model": ("backbone", "weights", "tune", "attention", "attention_options", "ffn", "sees",
                   "form", "body_width", "head_width", "body", "body_share", "dropout"),
         "augmentation": ("turn", "shift", "zoom", "aspect", "brightness", "flip"),
-        "scores": ("class_weights", "sensitivity"),
+        "learning": ("imbalance", "class_weights"),
+        "scores": ("sensitivity",),
     }  # fmt: skip
     WHERE: ClassVar[Sequence[Mapping[str, object]]] = ({"attention": "softmax"},)
     # Of the data, but the rows that are scored stay the same: `compare` may vary them.
@@ -127,9 +128,15 @@ class MedicalOptions(MixingOptions):
     """Share of features that are set to 0 in training before the last layer."""
     balanced: bool = True
     """Draw batches in which all classes are equally frequent; not so for several findings."""
+    imbalance: Literal["none", "pos-weight", "focal", "asymmetric", "logit-adjust", "diverse"] = (
+        "none"
+    )
+    """How the loss helps rare classes and findings: they weigh more (pos-weight), what is easy
+    weighs less (focal), or only absent findings that are easy (asymmetric), logits are adjusted by
+    how frequent they are (logit-adjust), or three experts prefer frequent, even and rare classes
+    (diverse: MDCS without its second view). Of classes all but focal need --no-balanced."""
     class_weights: bool = False
-    """Weight each class in the loss by the inverse of its frequency; of several findings, the
-    pictures with and without each."""
+    """Was replaced by --imbalance pos-weight; stands here for runs of older versions."""
     turn: float = 10.0
     """Largest random rotation in training, degrees."""
     shift: float = 0.1
@@ -322,6 +329,7 @@ def _check_training(options: MedicalOptions) -> None:
     if len(set(options.classes)) < len(options.classes) or len(options.classes) == 1:
         raise InputError("--classes: give at least two, and none twice")
     _check_finding(options)
+    _check_imbalance(options)
     if options.positive is not None and options.classes and options.positive not in options.classes:
         raise InputError(f"--positive {options.positive}: is none of --classes")
     if options.box_frame is not None and (options.boxes is None or min(options.box_frame) < 1):
@@ -350,6 +358,27 @@ def _check_finding(options: MedicalOptions) -> None:
     if repeated or ("all" in options.findings and len(options.findings) > 1):
         raise InputError("--findings: give each once, or all alone")
     check_unread(options, ("balanced",), "a training of classes or of one finding")
+
+
+def _check_imbalance(options: MedicalOptions) -> None:
+    if is_of_a_run():
+        return
+    if options.class_weights:
+        raise InputError("--class-weights: say --imbalance pos-weight, which took its place")
+    kind = options.imbalance
+    if options.findings:
+        if kind == "diverse":
+            raise InputError(
+                "--imbalance diverse: is for classes that exclude each other, not for --findings"
+            )
+        return
+    if kind == "asymmetric":
+        raise InputError("--imbalance asymmetric: is for --findings, not for one class a picture")
+    if options.balanced and kind not in ("none", "focal"):
+        raise InputError(
+            f"--imbalance {kind}: goes by how frequent classes are, and batches hold all alike; "
+            "add --no-balanced"
+        )
 
 
 def _check_attention(options: MedicalOptions) -> None:

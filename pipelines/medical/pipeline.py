@@ -9,7 +9,6 @@ from pathlib import Path
 
 import polars as pl
 import torch
-import torch.nn.functional as F
 from scipy.special import softmax
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from ...base.errors import InputError
 from ...data.xrays.generate import SAMPLE, write_sample_xrays
 from ...data.xrays.layouts import has_lists
 from ...models.layers.encoders import fitting, read_weights
+from ...models.layers.label_losses import ClassLoss, Imbalance, LabelLoss
 from ...models.layers.pyramid import SMALL
 from ...models.vision.medusa import Medusa, build_medusa
 from ..engine.command_line.terminal import say
@@ -32,9 +32,9 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
-from ..engine.training.counts import factor
 from ..engine.training.optimizer import adam
 from ..engine.training.order import Batch
+from ..engine.training.wrapped import plain_model
 from ..engine.weights import initial_weights, resolve_weights, tune_backbone, weights_for
 from ..metrics import classification
 from ..metrics.operating import choose_threshold, fit_temperature
@@ -105,7 +105,15 @@ class MedicalPipeline(
 
     def build_model(self, options: MedicalOptions, spec: MedicalSpec) -> Medusa:
         """The classifier with its attention; `ValueError` for options that do not fit together."""
-        return _build(options, spec, "random")
+        model = _build(options, spec, "random")
+        kind = imbalance_of(options, spec)
+        counts = torch.tensor(spec.counts or [0] * len(spec.classes))
+        model.objective = (
+            LabelLoss(kind, counts, torch.tensor(spec.known or [0] * len(spec.classes)))
+            if spec.several
+            else ClassLoss(kind, counts)
+        )
+        return model
 
     def load_initial_weights(
         self, model: nn.Module, options: MedicalOptions, spec: MedicalSpec
@@ -151,18 +159,13 @@ class MedicalPipeline(
         return adam(groups, options)
 
     def loss(self, model: nn.Module, batch: Batch, options: MedicalOptions) -> Tensor:
-        """Cross-entropy on pictures that are varied at random; of several findings, of each."""
+        """Loss of classes on pictures that are varied at random; of several findings, of each."""
         logits = model(*augment(batch["picture"], batch["small"], options))
-        if options.findings:
-            return findings_loss(logits, batch)
-        weights = batch["class_weights"][0] if "class_weights" in batch else None
-        return F.cross_entropy(logits.float(), batch["label"], weights) * factor(batch, "weights")
-
-    def counts(self, batch: Batch, options: MedicalOptions) -> Mapping[str, Tensor]:
-        """The weights of the pictures' classes, where there are some."""
-        if options.findings or "class_weights" not in batch:
-            return {}
-        return {"weights": batch["class_weights"][0][batch["label"]].sum()}
+        objective = plain_model(model).objective
+        if isinstance(objective, LabelLoss):
+            return findings_loss(logits, batch, objective)
+        assert isinstance(objective, ClassLoss)
+        return objective.mean(logits, batch["label"])
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: MedicalOptions
@@ -331,4 +334,14 @@ def _build(options: MedicalOptions, spec: MedicalSpec, weights: str) -> Medusa:
         body_width=options.body_width,
         head_width=options.head_width,
         dropout=options.dropout,
+        diverse=options.imbalance == "diverse",
     )
+
+
+def imbalance_of(options: MedicalOptions, spec: MedicalSpec) -> Imbalance:
+    """How rare classes are helped; of a run of an older version, which has nothing to go by unless
+    it is resumed, as it was.
+    """
+    if options.class_weights and spec.counts:
+        return "pos-weight"
+    return options.imbalance

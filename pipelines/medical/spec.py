@@ -23,6 +23,8 @@ class MedicalSpec(Spec):
     unread    names of pictures that could not be read
     rule      what `prediction` is: the "most probable" class, or that of the "operating point"
     backbone  network that the weights decided; "": the one of the options
+    counts    pictures of the training part with each class; none in an older run
+    known     of several findings: pictures of which each is known
     several   whether a picture may have several of the classes, which then are findings with a
               probability and an operating point each
     """
@@ -37,6 +39,8 @@ class MedicalSpec(Spec):
     rule: str = "most probable"
     backbone: str = ""
     several: bool = False
+    counts: list[int] = field(default_factory=list)
+    known: list[int] = field(default_factory=list)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -14,7 +14,6 @@ from ...base.errors import InputError
 from ...data.speech.generate import write_sample_voices
 from ...data.speech.manifests import stretch_name
 from ...models.layers.label_losses import ClassLoss
-from ...models.moe.diverse import DiverseLoss
 from ...models.speech.classifier import RecordingClassifier
 from ..engine.mechanisms import mechanism_options
 from ..engine.options import EvaluateOptions
@@ -30,7 +29,7 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
-from ..engine.training.wrapped import call_method, plain_model
+from ..engine.training.wrapped import plain_model
 from ..metrics.classification import scores
 from .data import RecordingSet, inputs_of, open_splits
 from .features import opened, usable
@@ -84,25 +83,14 @@ class RecordingsPipeline(
             dropout=options.dropout,
             diverse=options.imbalance == "diverse",
         )
-        counts = torch.tensor(spec.counts)
-        samples = spec.input["training_recordings"]
-        model.objective = (
-            DiverseLoss(counts)
-            if options.imbalance == "diverse"
-            else ClassLoss(options.imbalance, counts, samples)
-        )
+        model.objective = ClassLoss(options.imbalance, torch.tensor(spec.counts))
         return model
 
     def loss(self, model: nn.Module, batch: Batch, options: RecordingsOptions) -> Tensor:
         """Mean loss of the recordings; of diverse experts, the sum of theirs."""
         objective = plain_model(model).objective
-        if isinstance(objective, DiverseLoss):
-            experts: Tensor = call_method(model, "experts", batch["tokens"], batch["mask"])
-            return objective(experts, batch["labels"])
         assert isinstance(objective, ClassLoss)
-        logits: Tensor = model(*inputs_of(batch))
-        truth = nn.functional.one_hot(batch["labels"], logits.shape[1])
-        return objective(logits, truth).mean()
+        return objective(model(*inputs_of(batch)), batch["labels"]).mean()
 
     def validate(
         self, model: nn.Module, batches: Iterable[Batch], options: RecordingsOptions

@@ -8,7 +8,7 @@ in the protocol of Market-1501.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NotRequired, TypedDict
 
 import numpy as np
@@ -19,11 +19,12 @@ from ...data.formats.tables import require_columns
 from ...data.items import join_copies
 from ...data.parts import called_like_parts
 from ...data.persons.persons import PictureSet, read_picture_set
+from ..engine.command_line.checks import check_unread
 from ..engine.pipeline import Member, Splits
 from ..engine.spec import Spec
 from ..engine.subsets import Subsets, Taken, own_or_shares, take_groups
 from ..engine.training.order import mix
-from .option_rules import check_batch_size
+from .option_rules import OF_CLASSES, check_batch_size
 from .options import ReidOptions
 from .pictures import DISTRACTOR, JUNK, IdentityPictures, Pictures, PictureSource, Size
 
@@ -54,6 +55,8 @@ class ReidSpec(Spec):
     """Number of pictures of each part."""
     backbone: str = ""
     """Model of timm that the weights decided, or "scratch"; "": the one of the options."""
+    counts: list[int] = field(default_factory=list)
+    """Pictures of the training part of each class; none of a search, and of an older run."""
 
     @property
     def size(self) -> Size:
@@ -88,12 +91,13 @@ def open_pictures(
         rows = rows_to_score(pictures)
         part = _labelled(source, rows, goal, spec.classes)
         return Splits(part, part, part, spec)
+    if goal == "search":
+        check_unread(options, ("imbalance",), OF_CLASSES)
     rows = split_rows(options, source, goal)
     if goal == "search":
         refuse_known_people(pictures, rows)
     if spec is None:
-        classes = sorted({pictures.identities[row] for row in rows.train})
-        spec = _spec(options, pictures, goal, rows, classes=classes)
+        spec = _spec(options, pictures, goal, rows)
     if len(spec.classes) < 2:
         what = f"{len(spec.classes)} identity in the training part; learning needs two"
         raise fail(pictures.where, what)
@@ -131,9 +135,9 @@ def refuse_known_people(pictures: PictureSet, rows: Subsets) -> None:
         note("items", "identities in the training and in the test part", both)
 
 
-def _spec(
-    options: ReidOptions, pictures: PictureSet, goal: Goal, rows: Subsets, *, classes: list[str]
-) -> ReidSpec:
+def _spec(options: ReidOptions, pictures: PictureSet, goal: Goal, rows: Subsets) -> ReidSpec:
+    trained = [pictures.identities[row] for row in rows.train]
+    classes = sorted(set(trained))
     facts: InputFacts = {
         "pictures": len(pictures.paths),
         "identities": len(set(pictures.identities)),
@@ -147,6 +151,7 @@ def _spec(
         attributes=[],
         cameras=pictures.cameras is not None,
         parts=rows.sizes(),
+        counts=[trained.count(name) for name in classes] if goal == "classes" else [],
     )
 
 

@@ -11,6 +11,8 @@ from ..engine.command_line.checks import check_least, check_shares, check_unread
 from ..engine.mechanisms import check_mixing
 from .options import VARIANTS, CompareOptions, CropOptions, ReidOptions, SearchOptions
 
+OF_CLASSES = "--goal classes, not by a search"
+
 
 def check(options: object) -> None:
     """Raise `InputError` for the first option value that no data can make right."""
@@ -128,6 +130,7 @@ def _check_unread(options: ReidOptions) -> None:
             "balance",
             "triplet",
             "smoothing",
+            "imbalance",
             "rerank",
             "false_match",
         )
@@ -146,6 +149,8 @@ def _check_unread(options: ReidOptions) -> None:
         check_unread(options, ("margin",), "a triplet loss (--triplet yes)")
     if options.goal == "classes":
         check_unread(options, ("false_match", "rerank"), "--goal search, not by classes")
+    if options.goal == "search":
+        check_unread(options, ("imbalance",), OF_CLASSES)
 
 
 def check_batch_size(options: ReidOptions) -> None:

@@ -32,7 +32,7 @@ class ReidOptions(MixingOptions):
             "attention", "attention_options", "ffn", "drop_path", "glca", "local", "pwca",
             "embedding", "neck", "vector",
         ),
-        "loss": ("balance", "triplet", "margin", "smoothing", "per_identity"),
+        "loss": ("balance", "triplet", "margin", "smoothing", "imbalance", "per_identity"),
         "augmentation": ("flip", "pad", "erase"),
         "training": ("optimizer",),
         "scoring": ("false_match", "rerank"),
@@ -117,6 +117,11 @@ class ReidOptions(MixingOptions):
     """Margin of the triplet loss; without it the soft margin, log(1 + exp(d))."""
     smoothing: float = 0.0
     """Label smoothing of the cross-entropy."""
+    imbalance: Literal["none", "pos-weight", "focal", "logit-adjust", "diverse"] = "none"
+    """How the loss of classes helps rare ones: they weigh more (pos-weight), what is easy weighs
+    less (focal), logits are adjusted by how frequent the classes are (logit-adjust), or three
+    experts prefer frequent, even and rare classes (diverse: MDCS without its second view). For
+    --goal classes."""
     per_identity: int = 4
     """Pictures of each identity in a batch, with a triplet loss."""
     neck: Literal["auto", "yes", "no"] = "auto"

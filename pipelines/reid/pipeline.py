@@ -18,6 +18,7 @@ from ...base.account import note
 from ...base.errors import InputError
 from ...data.listed import labels_table
 from ...data.persons.generate import write_sample_persons
+from ...models.layers.label_losses import ClassLoss
 from ...models.layers.vit_trunk import SCRATCH, Trunk, build_trunk
 from ...models.vision.cca import ConditionalEmbedder
 from ...models.vision.dcal import DCAL, Branches
@@ -80,16 +81,20 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
             conditions, layers = len(spec.attributes), max(1, options.glca)
             return ConditionalEmbedder(trunk, conditions, vector=options.vector, layers=layers)
         search = spec.goal == "search"
-        return DCAL(
+        model = DCAL(
             trunk,
             len(spec.classes),
             local=options.local,
             glca=options.glca,
             pwca=options.pwca,
             neck=search if options.neck == "auto" else options.neck == "yes",
+            diverse=options.imbalance == "diverse",
             heads=options.embedding,
             output="vectors" if search else "probabilities",
         )
+        counts = torch.tensor(spec.counts or [1] * len(spec.classes))
+        model.objective = ClassLoss(options.imbalance, counts, smoothing=options.smoothing)
+        return model
 
     def load_initial_weights(self, model: nn.Module, options: ReidOptions, spec: ReidSpec) -> None:
         """Weights of timm's backbone, for a new training only: a finished run has its own, and
@@ -125,7 +130,7 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
         return torch.optim.AdamW(groups, lr=options.lr)
 
     def loss(self, model: nn.Module, batch: Batch, options: ReidOptions) -> Tensor:
-        """Cross-entropy and triplets of each branch; triplets within conditions for attributes.
+        """Loss of classes and triplets of each branch; triplets within conditions for attributes.
 
         DCAL: 1/2 sum_b (exp(-w_b) L_b + w_b) over the branches b (Zhu et al., arXiv 2205.02151,
         section 3.4, as FairMOT; w_b the learned logarithm of a variance).
@@ -135,9 +140,11 @@ class ReidPipeline(Pipeline[ReidOptions, ReidSpec, ReidPredictOptions, Pictures,
             vectors = call_method(model, "embed", images, batch["condition"])
             return triplet_loss(vectors, batch["label"], options.margin, batch["condition"])
         branches: Branches = call_method(model, "branches", images)
+        objective = plain_model(model).objective
+        assert isinstance(objective, ClassLoss)
         losses = []
         for name, logits in branches.logits.items():
-            total = F.cross_entropy(logits, batch["label"], label_smoothing=options.smoothing)
+            total = objective.mean(logits, batch["label"])
             if bool(batch["triplet"][0]):
                 total = total + triplet_loss(branches.tokens[name], batch["label"], options.margin)
             losses.append(total)

@@ -15,7 +15,7 @@ from ...models.text.attention import AttentionTexts, HybridTexts, ScaledTexts
 from ...models.text.cross import CrossTexts
 from ...models.text.encoder import StaticEncoder, TextEncoder, build_text_encoder
 from ...models.text.frozen import FrozenEncoder
-from ...models.text.label_attention import LabelAttention
+from ...models.text.label_attention import DiverseLabelAttention, LabelAttention
 from ...models.text.linear import LinearTexts
 from ...models.text.losses import TextLoss
 from ...models.text.sources import SourceLinearTexts, SourcesTexts
@@ -110,6 +110,7 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
             dropout=options.dropout,
             window=window,
             linear=empty_linear(spec, by_source=spec.by_source),
+            diverse=options.imbalance == "diverse",
         )
     if options.model == "sources":
         return SourcesTexts(
@@ -126,12 +127,12 @@ def _built(options: TextOptions, spec: TextSpec) -> nn.Module:
             hide_source=HIDE_SOURCE,
             window=window,
             linear=empty_linear(spec, by_source=spec.by_source),
+            diverse=options.imbalance == "diverse",
         )
     described = encoder.width if options.label_texts is not None else None
     known = None if spec.knowledge_column is None else encoder.width
-    head = LabelAttention(
-        encoder.width, spec.outputs, descriptions=described, knowledge_width=known
-    )
+    kind = DiverseLabelAttention if options.imbalance == "diverse" else LabelAttention
+    head = kind(encoder.width, spec.outputs, descriptions=described, knowledge_width=known)
     network = AttentionTexts(encoder, head, window=window, dropout=options.dropout)
     if options.model == "hybrid":
         for weight in (head.weight, head.knowledge_weight):

@@ -138,10 +138,14 @@ class TextOptions(MixingOptions):
     """Which side reads the other: the row of the table the words (table), or the words the row."""
     prototypes: int = 16
     """Vectors that stand for a source when the other sources read it (--model sources)."""
-    imbalance: Literal["none", "pos-weight", "focal", "asymmetric", "logit-adjust"] = "none"
+    imbalance: Literal["none", "pos-weight", "focal", "asymmetric", "logit-adjust", "diverse"] = (
+        "none"
+    )
     """How the loss of the network helps rare labels: they weigh more (pos-weight), what is easy
-    weighs less (focal), only absent labels that are easy weigh less (asymmetric), or logits are
-    adjusted by how frequent the labels are (logit-adjust).
+    weighs less (focal), only absent labels that are easy weigh less (asymmetric), logits are
+    adjusted by how frequent the labels are (logit-adjust), or, of classes, three linear experts
+    prefer frequent, even and rare ones (diverse: in the way of MDCS, without its cosines and its
+    second view).
     """
     unlabelled: bool = False
     """A label that a text lacks may only have been forgotten: probabilities are divided by the
@@ -308,6 +312,11 @@ def check(options: object) -> None:
         raise InputError("--knowledge, --knowledge-texts: give one of them")
     if options.knowledge in (*options.table, *options.label_columns):
         raise InputError(f"--knowledge {options.knowledge}: is another column already")
+    if options.imbalance == "diverse" and options.model == "sparse":
+        raise InputError(
+            "--imbalance diverse: --model sparse scales a fitted model, so that there is nothing "
+            "to make experts of; take another --model"
+        )
     if options.weights in BERTS:
         reader = "--weights none or wordllama-256"
         check_unread(options, ("layers", "heads", "attention", "attention_options", "ffn"), reader)

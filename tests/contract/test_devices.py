@@ -40,7 +40,7 @@ NO_DRAWS: Mapping[str, Mapping[str, Any]] = {
     "finetune": {"packing": True},
     "forecast": {"attention": "softmax", "ffn": "moe", "balance": 1.0},
     "medical": dict.fromkeys(("turn", "shift", "zoom", "aspect", "brightness"), 0.0)
-    | {"flip": False, "class_weights": True},
+    | {"flip": False, "imbalance": "diverse"},
     "ranking": {"dropout": 0.0},
     "recordings": {"dropout": 0.0, "imbalance": "pos-weight"},
     "reasoning": {"dropout": 0.0},

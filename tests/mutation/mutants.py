@@ -605,8 +605,8 @@ PIPELINES = [
         "X11",
         "pipelines",
         "pipelines/medical/data.py",
-        "inverse_frequencies(train.labels, len(classes))",
-        "inverse_frequencies(Xrays(reader, subsets.validation, classes).labels, len(classes))",
+        "spec = _with_counts(spec, train)",
+        "spec = _with_counts(spec, kind(reader, subsets.validation, classes))",
         MEDICAL,
     ),
     Mutant(

@@ -61,4 +61,20 @@ MUTANTS = [
         "torch.log1p(-shifted) * torch.sigmoid(logits) ** gamma_negative",
         ("models/layers/test_label_losses.py", "-k", "asymmetric_loss"),
     ),
+    Mutant(
+        "experts-that-all-prefer-alike",
+        "models",
+        "models/moe/diverse.py",
+        "return weight[:, None, None] * counts.log()",
+        "return weight.mean() * counts.log().expand(len(weight), 1, -1)",
+        ("models/layers/test_class_loss.py", "-k", "formula"),
+    ),
+    Mutant(
+        "the-first-expert-answers-alone",
+        "models",
+        "models/moe/diverse.py",
+        "return logits if training else logits.mean(0)",
+        "return logits if training else logits[0]",
+        ("models/layers/test_class_loss.py", "-k", "mean_of_the_experts"),
+    ),
 ]

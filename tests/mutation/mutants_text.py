@@ -310,8 +310,8 @@ MUTANTS = [
         "text-classes-by-their-share",
         "models",
         "models/layers/label_losses.py",
-        "samples / len(counts) / counts.float().clamp(min=1)",
-        "counts.float() / samples * len(counts)",
+        "float(counts.sum()) / len(counts) / counts.clamp(min=1)",
+        "counts / counts.sum() * len(counts)",
         (LOSS,),
     ),
     Mutant(

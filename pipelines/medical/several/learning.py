@@ -9,30 +9,22 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from scipy.special import expit
 from torch import Tensor
 
 from ....base.errors import InputError
+from ....models.layers.label_losses import LabelLoss
 from ...engine.pipeline import Calibration
 from ...engine.training.order import Batch
 from ...metrics.classification import LEAST_PROBABILITY, weighted_auc
 from ...metrics.operating import choose_threshold, fit_temperature
 
 
-def findings_loss(logits: Tensor, batch: Batch) -> Tensor:
-    """Binary cross-entropy, the mean over all pictures and findings; a label that is not known
-    counts as 0, so that parts of a batch sum to the batch.
-
-    logits: (B, K). "class_weights" of the batch, where there are some, are (B, 2, K): of pictures
-    without and with each finding.
+def findings_loss(logits: Tensor, batch: Batch, objective: LabelLoss) -> Tensor:
+    """The mean over all pictures and findings; a label that is not known counts as 0, so that parts
+    of a batch sum to the batch. logits: (B, K).
     """
-    truth, known = batch["label"], batch["known"]
-    loss = F.binary_cross_entropy_with_logits(logits.float(), truth, reduction="none")
-    if "class_weights" in batch:
-        without, with_it = batch["class_weights"][0]
-        loss = loss * torch.where(truth > 0, with_it, without)
-    return (loss * known).mean()
+    return (objective(logits, batch["label"]) * batch["known"]).mean()
 
 
 def epoch_figures(batches: Iterable[tuple[Tensor, Batch]]) -> dict[str, float]:

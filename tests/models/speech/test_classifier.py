@@ -7,8 +7,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from headwise.models.attention.gaussian import GaussianAdaptiveAttention
-from headwise.models.layers.label_losses import ClassLoss
-from headwise.models.moe.diverse import PREFERENCES, DiverseLoss
 from headwise.models.speech.classifier import GroupedGaussian, LinearRecordings, RecordingClassifier
 from headwise.models.speech.encoder import SpeechEncoder
 
@@ -87,17 +85,13 @@ def test_a_head_without_weights_has_no_importance() -> None:
         model.importance(torch.randn(1, 2, 5), torch.ones(1, 2, dtype=torch.bool))
 
 
-def test_diverse_experts_answer_with_their_mean_and_learn_by_their_preferences() -> None:
+def test_diverse_experts_answer_with_their_mean() -> None:
     model = classifier("mean", diverse=True)
     x, mask = torch.randn(4, 3, 5), torch.ones(4, 3, dtype=torch.bool)
-    experts = model.experts(x, mask)
+    mean = model(x, mask)
+    experts = model.train()(x, mask)
     assert experts.shape == (3, 4, 3)
-    torch.testing.assert_close(model(x, mask), experts.mean(0))
-    counts, labels = torch.tensor([50, 10, 2]), torch.tensor([0, 1, 2, 0])
-    expected = sum(
-        cross_entropy(experts[e] + p * counts.log(), labels) for e, p in enumerate(PREFERENCES)
-    )
-    torch.testing.assert_close(DiverseLoss(counts)(experts, labels), expected)
+    torch.testing.assert_close(mean, experts.mean(0))
 
 
 def test_layers_have_places_and_frames_have_none() -> None:
@@ -112,28 +106,6 @@ def test_a_linear_model_reads_what_it_says(reads, size) -> None:
     tokens, mask, statistics = torch.randn(3, 3, 5), torch.ones(3, 3).bool(), torch.randn(3, 4)
     x = {"statistics": statistics, "tokens": tokens.reshape(3, 15), "mean": tokens.mean(1)}[reads]
     torch.testing.assert_close(model(tokens, mask, statistics), x @ model.weight.T + model.bias)
-
-
-@pytest.mark.parametrize("kind", ["none", "pos-weight", "focal", "logit-adjust"])
-def test_the_loss_of_classes_is_the_plain_formula(kind) -> None:
-    counts, labels = torch.tensor([60, 30, 10]), torch.tensor([0, 1, 2, 2])
-    logits = torch.randn(4, 3, dtype=torch.float64)
-    got = ClassLoss(kind, counts, 100)(logits, torch.eye(3)[labels])
-    for k, label in enumerate(labels.tolist()):
-        row = logits[k].tolist()
-        if kind == "logit-adjust":
-            row = [z + float(((n + 0.5) / 101.5).log()) for z, n in zip(row, counts)]
-        p = float(torch.tensor(row, dtype=torch.float64).softmax(0)[label])
-        expected = -float(torch.tensor(p, dtype=torch.float64).log())
-        expected *= {"pos-weight": 100 / 3 / float(counts[label]), "focal": (1 - p) ** 2}.get(
-            kind, 1.0
-        )
-        assert float(got[k]) == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_loss_of_labels_is_none_of_classes() -> None:
-    with pytest.raises(ValueError, match="is for labels"):
-        ClassLoss("asymmetric", torch.tensor([1, 1]), 2)
 
 
 def test_the_states_of_layers_end_with_those_of_the_encoder() -> None:

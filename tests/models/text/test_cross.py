@@ -251,3 +251,16 @@ def test_what_does_not_fit_is_refused(options: dict, message: str) -> None:
     sizes = {"outputs": 2, "table": NUMBERS, "queries": 3}
     with pytest.raises(ValueError, match=message):
         CrossTexts(SmallEncoder(), **{**sizes, **options})
+
+
+def test_diverse_experts_begin_as_the_linear_model_and_answer_with_their_mean() -> None:
+    torch.manual_seed(0)
+    linear = with_random_weights(LinearTexts(TERMS, 3, NUMBERS))
+    sizes = {"outputs": 3, "table": NUMBERS, "linear": linear}
+    model = CrossTexts(SmallEncoder(), **sizes, diverse=True).double()
+    x = some_texts()
+    torch.testing.assert_close(answers(model, x), answers(linear, x).expand(3, -1, -1))
+    torch.nn.init.normal_(model.head.weight)
+    experts = answers(model, x)
+    assert (experts[0] - experts[1]).abs().max() > 0.1
+    torch.testing.assert_close(answers(model.eval(), x), experts.mean(0))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headwise.models.text.label_attention import LabelAttention, gate_shares
+from headwise.models.text.label_attention import DiverseLabelAttention, LabelAttention, gate_shares
 
 B, N, K, D, E, L, C = 3, 6, 4, 8, 5, 7, 9
 FORMS: dict[str, dict[str, object]] = {
@@ -209,6 +209,25 @@ def test_descriptions_are_saved_and_change_logits() -> None:
     torch.testing.assert_close(other(tokens, mask), logits)
     other.set_descriptions(head.description_vectors.roll(1, 0))
     assert not torch.isclose(other(tokens, mask), logits).any()
+
+
+@pytest.mark.parametrize("descriptions", [None, 7])
+def test_the_mean_of_diverse_experts_is_an_exact_sum_over_the_tokens(descriptions) -> None:
+    torch.manual_seed(0)
+    head = DiverseLabelAttention(6, 4, descriptions=descriptions).double()
+    nn.init.normal_(head.bias)
+    if descriptions is not None:
+        head.set_descriptions(torch.randn(4, descriptions))
+    tokens, mask = torch.randn(2, 5, 6, dtype=torch.float64), torch.ones(2, 5, dtype=torch.bool)
+    experts = head(tokens, mask)
+    assert experts.shape == (3, 2, 4)
+    logits, by_token, bias = head.eval().contributions(tokens, mask)
+    torch.testing.assert_close(head(tokens, mask), experts.mean(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(logits, experts.mean(0), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(by_token.sum(-1) + bias, logits, rtol=1e-12, atol=1e-12)
+    some = head.contributions(tokens, mask, labels=torch.tensor([3, 1]))
+    torch.testing.assert_close(some.tokens, by_token[:, [3, 1]])
+    torch.testing.assert_close(some.bias, bias[[3, 1]])
 
 
 def test_it_compiles_exports_and_follows_autocast() -> None:

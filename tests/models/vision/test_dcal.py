@@ -346,6 +346,24 @@ def test_other_mechanisms_learn_in_all_branches(attention: str) -> None:
     assert model.eval().rollout(pictures().float()).sum((1, 2)).max() <= 1 + 1e-5
 
 
+@pytest.mark.parametrize("neck", [True, False])
+def test_diverse_experts_learn_by_themselves_and_answer_with_their_mean(neck) -> None:
+    model, x = shaken_model(diverse=True, neck=neck, output="probabilities"), pictures()
+    branches = model.branches(x)
+    means = dict(branches.logits)
+    for name, head in model.classifiers.items():
+        head.classify.train()
+        if name in means:
+            experts = head(branches.tokens[name])
+            assert experts.shape == (3, 4, 5)
+            torch.testing.assert_close(experts.mean(0), means[name])
+    model.eval()
+    expected = torch.stack([values.softmax(1) for values in means.values()]).mean(0)
+    torch.testing.assert_close(model(x), expected.float(), check_dtype=False)
+    trained = model.train().branches(x).logits
+    assert {values.shape for values in trained.values()} == {(3, 4, 5)}
+
+
 def test_mistakes() -> None:
     with pytest.raises(ValueError, match="GLCA and PWCA cannot read attention 'random'"):
         DCAL(trunk(1, attention="random"), 2)

@@ -140,6 +140,31 @@ def test_cbam_is_the_formula() -> None:
     torch.testing.assert_close(part(x), y * gate)
 
 
+@pytest.mark.parametrize("diverse", [True, False])
+def test_slopes_are_the_derivatives_of_the_logits(diverse) -> None:
+    medusa = model(diverse=diverse).eval()
+    features = torch.rand(2, medusa.backbone.widths[-1], 3, 3)
+    chosen = torch.tensor([2, 0])
+    with torch.inference_mode():
+        slopes = medusa.slopes(features, chosen)
+    step = torch.zeros_like(features)
+    step[:, 4] = 1e-2
+    with torch.no_grad():
+        above, below = (
+            medusa.classifier((features + sign * step).mean((2, 3))) for sign in (1, -1)
+        )
+    rise = (above - below)[[0, 1], chosen] / 2e-2
+    torch.testing.assert_close(slopes[:, 4], rise, rtol=1e-2, atol=1e-3)
+
+
+def test_diverse_experts_answer_with_their_mean() -> None:
+    medusa, inputs = model(diverse=True).eval(), small_inputs()
+    logits = medusa(*inputs)
+    medusa.classifier.train()
+    assert medusa(*inputs).shape == (3, 2, 3)
+    torch.testing.assert_close(medusa(*inputs).mean(0), logits)
+
+
 def test_half_precision_compile_and_export() -> None:
     net = model().eval()
     picture, small = small_inputs()

@@ -2,6 +2,7 @@
 with uneven parts tells."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,15 +13,19 @@ pytest.importorskip("timm", reason="the extra `vision` is not installed")
 
 from PIL import Image
 
+import headwise
 from headwise import pipelines
+from headwise.base.errors import InputError
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.engine.command_line.checks import options_of_a_run
 from headwise.pipelines.engine.experiments.compare import Trained
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.medical.verbs import compare as comparison
 from headwise.pipelines.metrics.operating import choose_threshold, fit_temperature
 
 SMALL = {"size": (32, 32), "body_size": (16, 16), "body_width": 2, "head_width": 4}
+WEIGHED = {"imbalance": "pos-weight", "balanced": False}
 CLASSES = ("ill", "odd", "well")
 # Pictures of each class; the shares of the classes differ from part to part.
 PARTS = {"train": (12, 6, 24), "validation": (8, 12, 4), "test": (9, 3, 6)}
@@ -52,7 +57,7 @@ def run(home, tmp_path_factory):
     """The positive class is the one in the middle; the attention model predicts."""
     path, asked = tmp_path_factory.mktemp("run") / "run", {"positive": "odd", "choose": "model"}
     return pipelines.medical.train(
-        data=home, run=path, epochs=2, class_weights=True, lr=0.01, **asked, **SMALL
+        data=home, run=path, epochs=2, lr=0.01, **WEIGHED, **asked, **SMALL
     )
 
 
@@ -72,12 +77,9 @@ def probability_of(run, part):
     return np.array([[row[f"p_{name}"] for name in CLASSES] for row in ordered], float), ordered
 
 
-def test_class_weights_are_the_inverse_shares_of_the_training_pictures(splits):
+def test_the_loss_goes_by_the_training_pictures(splits):
     count = np.array(PARTS["train"])
-    assert np.bincount(splits.train.labels).tolist() == count.tolist()
-    np.testing.assert_allclose(splits.train.class_weights, count.sum() / 3 / count)
-    np.testing.assert_allclose(splits.train[5]["class_weights"], count.sum() / 3 / count)
-    assert splits.validation.class_weights is splits.test.class_weights is None
+    assert splits.spec.counts == np.bincount(splits.train.labels).tolist() == count.tolist()
 
 
 def test_the_loss_is_the_weighted_cross_entropy(splits):
@@ -90,7 +92,7 @@ def test_the_loss_is_the_weighted_cross_entropy(splits):
         "brightness": 0.0,
         "flip": False,
     }
-    options = parse(task, "train", [], values={**SMALL, **still})
+    options = parse(task, "train", [], values={**SMALL, **still, **WEIGHED})
     torch.manual_seed(0)
     model = task.load().build_model(options, splits.spec).eval()
     chosen = [0, 1, 12, 13, 20, 21, 22]
@@ -102,11 +104,66 @@ def test_the_loss_is_the_weighted_cross_entropy(splits):
         )
         loss = float(task.load().loss(model, batch, options))
         handle.remove()
-    labels, weights = batch["label"].numpy(), splits.train.class_weights.numpy()
+    labels = batch["label"].numpy()
+    weights = sum(PARTS["train"]) / 3 / np.array(PARTS["train"])
     assert set(labels.tolist()) == {0, 1, 2}
     losses = np.log(np.exp(logits[0]).sum(1)) - logits[0][np.arange(len(labels)), labels]
-    expected = float((weights[labels] * losses).sum() / weights[labels].sum())
+    expected = float((weights[labels] * losses).mean())
     assert loss == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("imbalance", ["none", "focal", "logit-adjust"])
+def test_each_way_to_help_rare_classes_has_a_finite_loss(splits, imbalance):
+    task = load_task("medical")
+    values = {**SMALL, "imbalance": imbalance, "balanced": False}
+    options = parse(task, "train", [], values=values)
+    model = task.load().build_model(options, splits.spec).train()
+    batch = {name: torch.stack([splits.train[k][name] for k in (0, 13, 20)]) for name in
+             splits.train[0]}  # fmt: skip
+    loss = task.load().loss(model, batch, options)
+    loss.backward()
+    assert loss.isfinite()
+
+
+def test_diverse_experts_train_explain_predict_and_export(home, tmp_path):
+    run = pipelines.medical.train(
+        data=home, run=tmp_path / "run", max_steps=2, imbalance="diverse", balanced=False,
+        choose="model", **SMALL,
+    )  # fmt: skip
+    stored = pl.read_parquet(run.path / "predictions.parquet")
+    assert stored["p_odd"].is_between(0, 1).all()
+    opened_run = headwise.open(run.path)
+    rows = opened_run.predict(home / "p" / "003.png")
+    assert rows["p_odd"].is_between(0, 1).all()
+    assert (tmp_path / "model.pt2") == Path(opened_run.export(tmp_path / "model.pt2"))
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("diverse",), "--imbalance diverse: goes by how frequent classes are, .* --no-balanced"),
+        (("asymmetric",), "--imbalance asymmetric: is for --findings"),
+        (("diverse", "--data", "x", "--findings", "all"), "not for --findings"),
+        (("none", "--class-weights"), "--class-weights: say --imbalance pos-weight"),
+    ],
+)
+def test_what_cannot_help_is_refused_in_one_line(words, reason):
+    with pytest.raises(InputError, match=reason):
+        parse(load_task("medical"), "train", ["--imbalance", *words])
+
+
+def test_a_run_with_class_weights_of_an_older_version_opens_and_is_resumed_by_them(run, splits):
+    """Its spec has no counts."""
+    task = load_task("medical")
+    older = replace(splits.spec, counts=[])
+    config = {"class_weights": True}
+    with options_of_a_run():
+        options = replace(parse(task, "train", [], config=run.path / "config.yaml"), **config)
+    options = replace(options, imbalance="none", balanced=True)
+    assert task.load().build_model(options, older).objective.kind == "none"
+    again = task.load().open_data(options, older).spec
+    assert again.counts == list(PARTS["train"])
+    assert task.load().build_model(options, again).objective.kind == "pos-weight"
 
 
 def test_temperature_and_operating_point_are_of_the_validation_pictures(run, splits):

@@ -22,6 +22,7 @@ from headwise import pipelines
 from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.xrays.several import truth_of
+from headwise.models.layers.label_losses import LabelLoss
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.serving.service import Service, Upload
 from headwise.pipelines.engine.subsets import Subsets
@@ -96,7 +97,7 @@ def options_of(home, **changes):
 @pytest.fixture(scope="module")
 def splits(home):
     with opened():
-        return open_splits(options_of(home, class_weights=True))
+        return open_splits(options_of(home))
 
 
 def table_of(home):
@@ -198,33 +199,48 @@ def test_a_run_finds_its_findings_and_parts_again(home, splits):
         assert again.part(name).truth.tolist() == splits.part(name).truth.tolist()
 
 
-def test_class_weights_are_those_of_the_known_pictures_of_each_finding(splits):
+def test_the_loss_goes_by_the_known_training_pictures_of_each_finding(splits):
     train = splits.train
     for k in range(3):
         known = train.truth[train.known[:, k], k]
-        expected = [len(known) / 2 / (~known).sum(), len(known) / 2 / known.sum()]
-        np.testing.assert_allclose(train.class_weights[:, k], expected, rtol=1e-6)
-    assert splits.validation.class_weights is None
+        assert splits.spec.counts[k] == known.sum()
+        assert splits.spec.known[k] == len(known)
 
 
-@pytest.mark.parametrize("weighted", [True, False])
-def test_the_loss_is_the_masked_binary_cross_entropy(splits, weighted):
+@pytest.mark.parametrize("kind", ["pos-weight", "focal", "asymmetric", "logit-adjust"])
+def test_what_is_not_known_is_in_no_loss_of_any_kind(home, splits, kind):
+    pipeline, options = load_task("medical").load(), options_of(home, imbalance=kind)
+    train = splits.train
+    chosen = [*np.flatnonzero(~train.known.all(1))[:3].tolist(), 0, 1]
+    batch = {name: torch.stack([train[k][name] for k in chosen]) for name in train[0]}
+    objective = pipeline.build_model(options, splits.spec).objective
+    logits = torch.randn(5, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    findings_loss(logits, batch, objective).backward()
+    known = torch.from_numpy(train.known[chosen])
+    assert objective.kind == kind
+    assert (logits.grad[~known] == 0).all()
+    assert (logits.grad[known] != 0).any()
+
+
+@pytest.mark.parametrize("kind", ["none", "pos-weight"])
+def test_the_loss_is_the_masked_binary_cross_entropy(splits, kind):
     train = splits.train
     unknown = np.flatnonzero(~train.known.all(1))[:3].tolist()
     chosen = [*unknown, 0, 1, 2, 3]
     batch = {name: torch.stack([train[k][name] for k in chosen]) for name in train[0]}
-    if not weighted:
-        del batch["class_weights"]
+    counts, known = torch.tensor(splits.spec.counts), torch.tensor(splits.spec.known)
+    objective = LabelLoss(kind, counts, known)
     logits = torch.randn(len(chosen), 3, generator=torch.Generator().manual_seed(0))
     logits = (3 * logits).requires_grad_()
-    loss = findings_loss(logits, batch)
+    loss = findings_loss(logits, batch, objective)
     expected = 0.0
     for row, place in enumerate(chosen):
         for k in range(3):
             if train.known[place, k]:
                 chance = expit(logits[row, k].item())
                 positive = bool(train.truth[place, k])
-                weight = float(train.class_weights[int(positive), k]) if weighted else 1.0
+                rarity = float((known[k] - counts[k]) / counts[k])
+                weight = rarity if positive and kind == "pos-weight" else 1.0
                 expected -= weight * np.log(chance if positive else 1 - chance)
     assert loss.item() == pytest.approx(expected / len(chosen) / 3, rel=1e-5)
     loss.backward()
@@ -235,7 +251,10 @@ def test_the_loss_is_the_masked_binary_cross_entropy(splits, weighted):
     # Parts of a batch sum to the batch, as --accumulate needs.
     halves = [{name: values[part] for name, values in batch.items()} for part in
               (slice(0, 3), slice(3, 7))]  # fmt: skip
-    parts = findings_loss(logits[:3], halves[0]) * 3 + findings_loss(logits[3:], halves[1]) * 4
+    parts = sum(
+        findings_loss(values, half, objective) * len(values)
+        for values, half in zip(logits.split((3, 4)), halves, strict=True)
+    )
     assert parts.item() / 7 == pytest.approx(loss.item(), rel=1e-5)
 
 

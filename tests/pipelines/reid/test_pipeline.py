@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headwise.models.layers.label_losses import ClassLoss
 from headwise.models.layers.vit_trunk import build_trunk
 from headwise.models.vision.cca import ConditionalEmbedder
 from headwise.models.vision.dcal import DCAL
@@ -110,6 +111,7 @@ def model_of(**options) -> DCAL:
     torch.manual_seed(1)
     trunk = build_trunk("scratch", image=(32, 16), patch=8, width=16, depth=1, heads=2)
     model = DCAL(trunk, 4, **options)
+    model.objective = ClassLoss("none", torch.ones(4))
     with torch.no_grad():
         model.log_variance.copy_(torch.randn_like(model.log_variance))
         for head in model.classifiers.values():

@@ -14,10 +14,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import headwise
 from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.models.weights.adopted import METADATA, BackboneFacts
 from headwise.pipelines import load_task
+from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.engine.runs.run_directory import RunDirectory
 from headwise.pipelines.reid.embedding import embed_part
@@ -470,12 +472,61 @@ class TestBackbones:
         assert code == 0, lines
 
 
+def by_folder(persons: Path, home: Path) -> Path:
+    """The training part with a folder for each identity."""
+    for file in sorted((persons / "bounding_box_train").glob("*.jpg")):
+        place = home / file.name[:4] / file.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(file.read_bytes())
+    return home
+
+
+class TestImbalance:
+    @pytest.mark.parametrize("imbalance", ["none", "pos-weight", "focal", "logit-adjust"])
+    def test_each_way_trains(self, persons, tmp_path, imbalance) -> None:
+        data = by_folder(persons, tmp_path / "data")
+        card = load_task("reid")
+        values = {**SMALL, "data": str(data), "goal": "classes", "imbalance": imbalance}
+        options = parse(card, "train", [], values=values)
+        splits = card.load().open_data(options)
+        labels = splits.train.labels
+        assert splits.spec.counts == np.bincount(labels).tolist()
+        model = card.load().build_model(options, splits.spec).train()
+        batch = {name: torch.stack([splits.train[k][name] for k in range(6)]) for name in
+                 splits.train[0]}  # fmt: skip
+        loss = card.load().loss(model, batch, options)
+        loss.backward()
+        assert loss.isfinite()
+
+    def test_diverse_experts_train_predict_and_export(self, persons, tmp_path) -> None:
+        data = by_folder(persons, tmp_path / "data")
+        run = pipelines.reid.train(
+            data=data, run=tmp_path / "r", goal="classes", imbalance="diverse", **SMALL
+        )
+        opened_run = headwise.open(run.path)
+        rows = opened_run.predict(data)
+        assert rows["probability"].is_between(1 / 6, 1).all()
+        assert Path(opened_run.export(tmp_path / "model.pt2")).is_file()
+
+    @pytest.mark.parametrize(
+        ("words", "reason"),
+        [
+            (("--goal", "search"), "is read by --goal classes, not by a search"),
+            (("--model", "cca"), "is read by --model dcal, not by cca"),
+        ],
+    )
+    def test_a_search_and_cca_refuse_it(self, words, reason) -> None:
+        with pytest.raises(InputError, match=f"--imbalance: {reason}"):
+            parse(load_task("reid"), "train", [*words, "--imbalance", "diverse"])
+
+    def test_data_that_is_for_a_search_refuses_it(self, persons, tmp_path) -> None:
+        with pytest.raises(InputError, match="--imbalance: is read by --goal classes"):
+            pipelines.reid.train(data=persons, run=tmp_path / "r", imbalance="focal", **SMALL)
+
+
 class TestOthers:
     def test_classes_of_folders(self, persons, tmp_path) -> None:
-        for file in sorted((persons / "bounding_box_train").glob("*.jpg")):
-            place = tmp_path / "data" / file.name[:4] / file.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(file.read_bytes())
+        by_folder(persons, tmp_path / "data")
         done = pipelines.reid.train(
             data=tmp_path / "data", run=tmp_path / "r", goal="classes", **SMALL
         )

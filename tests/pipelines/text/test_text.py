@@ -13,9 +13,11 @@ import torch
 from polars.testing import assert_frame_equal
 
 import headwise
+from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.base.files import checksum
 from headwise.pipelines import load_task
+from headwise.pipelines.engine.command_line import parse
 from headwise.pipelines.engine.inference.export import export
 from headwise.pipelines.engine.options import ExportOptions
 from headwise.pipelines.text import prediction
@@ -157,6 +159,7 @@ def test_evaluating_texts_whose_labels_are_all_unknown_is_no_crash(labels_run, t
     [
         (numbered(), "focal", "imbalance focal: a number has no rare labels"),
         (classed(), "asymmetric", "imbalance asymmetric: is for labels"),
+        (messages(120), "diverse", "imbalance diverse: is for one class of each text"),
     ],
 )
 def test_ways_to_help_rare_labels_that_the_goal_lacks_are_refused(
@@ -168,6 +171,28 @@ def test_ways_to_help_rare_labels_that_the_goal_lacks_are_refused(
     assert code == 2
     assert reason in lines[-1]
     assert "Traceback" not in " ".join(lines)
+
+
+def test_a_model_without_a_head_of_its_own_has_no_experts():
+    words = ["--model", "sparse", "--imbalance", "diverse"]
+    with pytest.raises(InputError, match="--imbalance diverse: --model sparse scales"):
+        parse(load_task("text"), "train", words)
+
+
+@pytest.mark.parametrize("model", ["hybrid", "attention", "sources"])
+def test_diverse_experts_train_predict_explain_and_export(tmp_path, model):
+    data = write_rows(tmp_path / "t.csv", classed())
+    run = train(
+        data, tmp_path / "run", model=model, imbalance="diverse", choose="model", max_steps=4
+    )
+    table = predict(run.path, data, tmp_path / "o.parquet", all_labels=True)
+    shares = [table[name] for name in table.columns if name.startswith("p_")]
+    assert sum(shares).to_list() == pytest.approx([1] * 120, abs=1e-5)
+    assert Path(headwise.open(run.path).export(tmp_path / "model.pt2")).is_file()
+    why = tmp_path / "why"
+    pipelines.text.explain(run=run.path, text="the printer is slow", output=why)
+    (told,) = (json.loads(line) for line in (why / "explanations.jsonl").open())
+    assert told["exact"] == (model != "sources")
 
 
 @pytest.mark.parametrize("unlabelled", [False, True])
