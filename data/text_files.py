@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from ..base.account import note
 from ..base.errors import fail, reason
+from .formats.encodings import HEAD_BYTES, note_encoding, survey, text_encoding
 from .formats.tables import suffix_of
-from .formats.tables_text import HEAD_BYTES, note_encoding, survey, text_encoding
 
 TEXT_CAP = 20 << 20  # characters of a single text; a longer one is a file by mistake
 FILE_CAP = 64 << 20  # bytes of a text file

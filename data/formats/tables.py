@@ -16,6 +16,7 @@ from ...base.account import note
 from ...base.errors import InputError, fail, nearest, reason, shown
 from ...base.files import pattern_home, refuse_link_out, similar_file, walk_folder
 from ...base.own_files import RESULTS, OwnFiles
+from .encodings import note_encoding
 from .tables_books import BOOK_SUFFIXES, read_book
 from .tables_columns import distinct_columns, refuse_blanks_between, with_names, without_blank_end
 from .tables_numbers import MISSING_WORDS as MISSING_WORDS
@@ -24,16 +25,7 @@ from .tables_numbers import number_column as number_column
 from .tables_numbers import numbers as numbers
 from .tables_packed import PACKED_SUFFIXES, packing_of, packing_problem, unpacked_zip, zip_member
 from .tables_packed import UNPACKED_CAP as UNPACKED_CAP
-from .tables_text import (
-    COLUMN_CAP,
-    TextForm,
-    TextSource,
-    all_bytes,
-    ends_blank,
-    note_encoding,
-    open_text,
-    sniff,
-)
+from .tables_text import COLUMN_CAP, TextForm, TextSource, all_bytes, ends_blank, open_text, sniff
 from .tables_typed import ARROW_SUFFIXES as ARROW_SUFFIXES
 from .tables_typed import DAMAGE, JSON_SUFFIXES, json_problem, scan_typed
 

@@ -12,8 +12,9 @@ from typing import NoReturn
 import polars as pl
 
 from ...base.errors import InputError, fail, reason, shown
+from .encodings import note_encoding
 from .tables_packed import UNPACKED_CAP, too_large
-from .tables_text import all_bytes, note_encoding, open_text
+from .tables_text import all_bytes, open_text
 
 # Real tables, even of a few repeated values, are packed less densely. Large tables that are not so
 # dense are read in parts, whatever their size.

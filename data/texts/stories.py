@@ -26,8 +26,8 @@ from ...base.account import note
 from ...base.errors import InputError, fail, reason, shown
 from ...base.files import read_plain, walk_folder
 from ..columns import find_columns
+from ..formats.encodings import text_encoding
 from ..formats.tables import TABLE_SUFFIXES, check_file, collect, scan_table, suffix_of
-from ..formats.tables_text import text_encoding
 
 ARTICLE_SUFFIXES = (".txt", ".md")
 STORY_SUFFIXES = (".json", ".jsonl")

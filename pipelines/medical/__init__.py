@@ -5,13 +5,13 @@ from ..engine.command_line import python_verb
 from ..engine.options import ExportOptions
 from ..engine.task import Task, Verb
 from ..engine.tune_options import tune_options
+from .option_rules import check
 from .options import (
     BodyOptions,
     CompareOptions,
     MedicalEvaluateOptions,
     MedicalOptions,
     MedicalPredictOptions,
-    check,
 )
 
 TASK = Task(

@@ -718,8 +718,8 @@ PIPELINES = [
         "weights-of-classes-lost",
         "pipelines",
         "pipelines/medical/pipeline.py",
-        'logits.float(), batch["label"], weights)',
-        'logits.float(), batch["label"])',
+        "else ClassLoss(kind, counts)",
+        'else ClassLoss("none", counts)',
         MEDICAL,
     ),
     Mutant(

@@ -74,8 +74,8 @@ DATA: list[Bug] = [
     (
         "D144",
         "pipelines/medical/data.py",
-        "inverse_frequencies(train.labels, len(classes))",
-        "inverse_frequencies(Xrays(reader, subsets.validation, classes).labels, len(classes))",
+        "spec = _with_counts(spec, train)",
+        "spec = _with_counts(spec, kind(reader, subsets.validation, classes))",
         (GROUPS, "-k", "weights and medical"),
     ),
     (

@@ -186,8 +186,8 @@ MUTANTS = [
     Mutant(
         "text-descriptions-by-place",
         "pipelines",
-        _CODING,
-        'for name in ("label", "text")]',
+        "data/texts/knowledge.py",
+        'for name in (kind, "text")]',
         "for name in columns]",
         (*DATA, "-k", "descriptions_are_joined"),
     ),

@@ -30,7 +30,8 @@ from headwise.pipelines.engine.pipeline import Context
 from headwise.pipelines.engine.runs.ladder_files import fit_ladder
 from headwise.pipelines.engine.runs.loaded import load_run
 from headwise.pipelines.medical import rungs
-from headwise.pipelines.medical.options import CompareOptions, MedicalOptions, check
+from headwise.pipelines.medical.option_rules import check
+from headwise.pipelines.medical.options import CompareOptions, MedicalOptions
 from headwise.pipelines.medical.rungs import logits_of, probed_encoder, side_of
 from headwise.pipelines.medical.several.rungs import FindingRungs
 

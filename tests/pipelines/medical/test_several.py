@@ -27,7 +27,8 @@ from headwise.pipelines import load_task
 from headwise.pipelines.engine.serving.service import Service, Upload
 from headwise.pipelines.engine.subsets import Subsets
 from headwise.pipelines.medical.data import MedicalSpec, open_splits
-from headwise.pipelines.medical.options import MedicalOptions, check
+from headwise.pipelines.medical.option_rules import check
+from headwise.pipelines.medical.options import MedicalOptions
 from headwise.pipelines.medical.several.audit import audit_findings, ridge
 from headwise.pipelines.medical.several.figures import reliability
 from headwise.pipelines.medical.several.learning import (
