@@ -111,7 +111,7 @@ def model_of(**options) -> DCAL:
     torch.manual_seed(1)
     trunk = build_trunk("scratch", image=(32, 16), patch=8, width=16, depth=1, heads=2)
     model = DCAL(trunk, 4, **options)
-    model.objective = ClassLoss("none", torch.ones(4))
+    model.objective = ClassLoss("none", torch.ones(4), smoothing=OPTIONS.smoothing)
     with torch.no_grad():
         model.log_variance.copy_(torch.randn_like(model.log_variance))
         for head in model.classifiers.values():
@@ -175,6 +175,8 @@ def test_mixed_precision_reaches_the_model(kind: str) -> None:
 
     trunk = build_trunk("scratch", image=(32, 16), patch=8, width=16, depth=1, heads=2)
     plain = DCAL(trunk, 4) if kind == "dcal" else ConditionalEmbedder(trunk, 2)
+    if isinstance(plain, DCAL):
+        plain.objective = ClassLoss("none", torch.ones(4))
     types = []
     trunk.blocks[0].mlp.fc1.register_forward_hook(
         lambda layer, inputs, out: types.append(out.dtype)
