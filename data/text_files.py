@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..base.account import note
 from ..base.errors import fail, reason
-from .encodings import HEAD_BYTES, note_encoding, survey, text_encoding
+from .formats.encodings import HEAD_BYTES, note_encoding, survey, text_encoding
 from .formats.tables import suffix_of
 
 TEXT_CAP = 20 << 20  # characters of a single text; a longer one is a file by mistake

@@ -16,7 +16,7 @@ from ...base.account import note
 from ...base.errors import InputError, fail, nearest, reason, shown
 from ...base.files import pattern_home, refuse_link_out, similar_file, walk_folder
 from ...base.own_files import RESULTS, OwnFiles
-from ..encodings import note_encoding
+from .encodings import note_encoding
 from .tables_books import BOOK_SUFFIXES, read_book
 from .tables_columns import distinct_columns, refuse_blanks_between, with_names, without_blank_end
 from .tables_numbers import MISSING_WORDS as MISSING_WORDS

@@ -14,7 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from ...base.errors import fail, reason
-from ..encodings import END_BYTES, HEAD_BYTES, survey, text_encoding
+from .encodings import END_BYTES, HEAD_BYTES, survey, text_encoding
 from .tables_numbers import MISSING_WORDS, is_spelt_number
 from .tables_packed import UNPACKED_CAP, packing_of, too_large, unpacked_deflate, unpacked_zip
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 import polars as pl
 
 from ...base.errors import InputError, fail, reason, shown
-from ..encodings import note_encoding
+from .encodings import note_encoding
 from .tables_packed import UNPACKED_CAP, too_large
 from .tables_text import all_bytes, open_text
 

@@ -26,7 +26,7 @@ from ...base.account import note
 from ...base.errors import InputError, fail, reason, shown
 from ...base.files import read_plain, walk_folder
 from ..columns import find_columns
-from ..encodings import text_encoding
+from ..formats.encodings import text_encoding
 from ..formats.tables import TABLE_SUFFIXES, check_file, collect, scan_table, suffix_of
 
 ARTICLE_SUFFIXES = (".txt", ".md")

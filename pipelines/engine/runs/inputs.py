@@ -14,7 +14,7 @@ import polars as pl
 
 from ....base.errors import InputError
 from ....data.formats.pictures import write_png
-from ....data.formats.tables_frames import is_frame, write_frame
+from ....data.frames import is_frame, write_frame
 
 
 def in_memory(value: object) -> bool:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 from ....base.account import Account, opened
 from ....base.errors import InputError
 from ....base.files import write_aside
-from ....data.formats.tables_frames import write_frame
+from ....data.frames import write_frame
 from ... import TASKS, load_task
 from ..command_line.parsing import parse
 from ..options import EvaluateOptions, ExportOptions, PredictOptions

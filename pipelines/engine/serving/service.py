@@ -16,7 +16,7 @@ import polars as pl
 from ....base.account import opened
 from ....base.errors import InputError, one_line, printable, reason
 from ....base.files import lies_in
-from ....data.formats.tables_frames import write_frame
+from ....data.frames import write_frame
 from ..inference.predictor import Predictor
 from ..pipeline import Item
 from ..runs.inputs import MemoryInputs

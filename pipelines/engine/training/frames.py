@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ....base.errors import InputError
-from ....data.formats.tables_frames import is_frame, write_frame
+from ....data.frames import is_frame, write_frame
 from ..command_line.parsing import parse
 from ..options import TrainOptions
 from ..runs.run_directory import RunDirectory, new_path

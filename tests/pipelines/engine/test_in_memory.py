@@ -12,7 +12,7 @@ from polars.testing import assert_frame_equal
 import headwise
 from headwise import pipelines
 from headwise.base.errors import InputError
-from headwise.data.formats.tables_frames import write_frame
+from headwise.data.frames import write_frame
 from headwise.data.series.generate import sample_series, write_wide
 from headwise.pipelines.engine.runs.inputs import MemoryInputs
 from headwise.pipelines.engine.runs.notebook import run_html

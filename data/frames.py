@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ...base.account import note
-from ...base.errors import InputError, reason, shown
-from ...base.files import write_aside
+from ..base.account import note
+from ..base.errors import InputError, reason, shown
+from ..base.files import write_aside
 
 
 def write_frame(frame: object, path: Path) -> None:

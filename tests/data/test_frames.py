@@ -9,7 +9,7 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.data.formats.tables_frames import write_frame
+from headwise.data.frames import write_frame
 
 pandas = pytest.importorskip("pandas")
 ROWS = {"name": ["a", "b", "c"], "count": [1, 2, 3], "value": [0.1, None, 1 / 3]}

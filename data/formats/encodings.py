@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from ..base.account import note
-from ..base.errors import fail
-from .formats.tables_packed import Packing
+from ...base.account import note
+from ...base.errors import fail
+from .tables_packed import Packing
 
 HEAD_BYTES = 4 << 20  # enough for a header of a hundred thousand names of forty letters
 SURVEY_CAP = 1 << 30  # bytes of a plain file whose encoding is checked beforehand
