@@ -33,7 +33,8 @@ from ...figures.style import BLUE, RED, bare, save_png, styled_figure
 from ...metrics.bootstrap import interval_of_mean
 from ..augment import move, random_maps, standardise
 from ..explain import read_lungs
-from ..options import BodyOptions, MedicalOptions, check
+from ..option_rules import check
+from ..options import BodyOptions, MedicalOptions
 from ..pipeline import MedicalPipeline
 
 COLUMNS = 4  # of the figure; as many of the best, of the middle and of the worst masks
