@@ -22,12 +22,8 @@ from headwise.data.xrays.xrays import read_xray_set
 from headwise.pipelines.medical import data as medical_data
 from headwise.pipelines.medical.data import MedicalSpec, member_of, open_splits
 from headwise.pipelines.medical.explain import read_boxes, read_lungs
-from headwise.pipelines.medical.options import (
-    BodyOptions,
-    MedicalOptions,
-    MedicalPredictOptions,
-    check,
-)
+from headwise.pipelines.medical.option_rules import check
+from headwise.pipelines.medical.options import BodyOptions, MedicalOptions, MedicalPredictOptions
 from headwise.pipelines.medical.prediction import list_items, own_prediction, read_item
 from headwise.pipelines.medical.verbs import body as body_verb
 
