@@ -208,9 +208,12 @@ def print_table(rows: Sequence[Row], recorded: dict, quick: bool) -> list[Row]:
         worse += [row] * bool(words)
         if not words and not known and not quick:
             words = ["not recorded"]
-        said = span(known.get("time"), ".2f"), span(known.get("memory"), ".3f")
-        cells = (row.script, row.case, row.beside, times, speed, said[0], memory, share, said[1])
-        print_row(*cells, ", ".join(words))
+        docs_time = span(known.get("time"), ".2f")
+        docs_share = span(known.get("memory"), ".3f")
+        print_row(
+            row.script, row.case, row.beside, times, speed, docs_time, memory, share, docs_share,
+            ", ".join(words),
+        )  # fmt: skip
         sources |= {known["from"]: None} if known else {}
     print("\n".join(["", "Docs say: from", *sources]) if sources else "")
     return worse
@@ -274,8 +277,8 @@ def main(
     report = about | {"rows": [asdict(row) for row in rows]}
     options.output.write_text(json.dumps(report, indent=1))
     counted = len([row for row in rows if not row.left_out])
-    said = f"{len(worse)} of {counted} worse than docs say by more than noise"
-    print(f"{'tiny sizes, nothing compared' if options.quick else said}; {options.output}")
+    verdict = f"{len(worse)} of {counted} worse than docs say by more than noise"
+    print(f"{'tiny sizes, nothing compared' if options.quick else verdict}; {options.output}")
     if options.record:
         record(rows, recorded)
     if failed:

@@ -68,10 +68,10 @@ def strong(x: Tensor, dice: torch.Generator) -> Tensor:
     x = domains.shifted(x, dice)
     factor, offset = (torch.rand(len(x), 3, 1, 1, generator=dice) for _ in range(2))
     x = (x * (0.6 + 0.8 * factor) + 0.6 * (offset - 0.5)).clamp(-1, 1)
-    whole = x.shape[-1]
-    side = whole // 2
-    at = torch.randint(-side // 2, whole - side // 2, (len(x), 2), generator=dice)
-    place = torch.arange(whole)
+    width = x.shape[-1]
+    side = width // 2
+    at = torch.randint(-side // 2, width - side // 2, (len(x), 2), generator=dice)
+    place = torch.arange(width)
     inside = (place >= at[:, :, None]) & (place < at[:, :, None] + side)
     return x.masked_fill((inside[:, 0, :, None] & inside[:, 1, None, :])[:, None], 0.0)
 

@@ -66,11 +66,12 @@ def cases(size: Size) -> Iterator[Case]:
             np.testing.assert_allclose(
                 getattr(scores, name)[place].numpy(), value, atol=1e-6, rtol=0, err_msg=name
             )
-    one, all_ = partial(saliency_scores, level[:1], mask[:1]), partial(saliency_scores, level, mask)
+    of_one = partial(saliency_scores, level[:1], mask[:1])
+    of_all = partial(saliency_scores, level, mask)
     by_theirs = {"PySODMetrics": lambda: [theirs(*pair) for pair in pairs]}
     first = {"PySODMetrics": lambda: theirs(*pairs[0])}
-    yield Case(f"one picture, {WIDTH} x {HEIGHT}", one, first, memory=False)
-    yield Case(f"{len(pairs)} pictures in a batch", all_, by_theirs, memory=False)
+    yield Case(f"one picture, {WIDTH} x {HEIGHT}", of_one, first, memory=False)
+    yield Case(f"{len(pairs)} pictures in a batch", of_all, by_theirs, memory=False)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,11 @@ import torch
 from headwise.benchmarks.measure import print_header, print_row
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.command_line import parse
-from headwise.pipelines.metrics.ranking import ranking_scores
 from headwise.pipelines.ranking.options import RankingOptions
 from headwise.pipelines.ranking.pipeline import RankingPipeline
 from headwise.pipelines.ranking.rungs import SHORT, logits_of, simple_models
 from headwise.pipelines.ranking.trees import count_in_folds
-
-SCORES = ("auc", "gauc", "log_loss")
+from headwise.pipelines.ranking.verbs.compare import SCORES, scores
 
 
 def main() -> None:
@@ -41,26 +39,16 @@ def main() -> None:
     assert isinstance(options, RankingOptions)
     assert isinstance(pipeline, RankingPipeline)
     splits = pipeline.open_data(options)
-    test, tasks = splits.test, splits.spec.tasks
-    labels, users = test.rows.labels, test.rows.user[test.which]
-    assert labels is not None
-    labels = labels[test.which]
+    columns = [(task, score) for task in splits.spec.tasks for score in SCORES]
     figures: dict[str, list[list[float]]] = defaultdict(list)
     for number in range(arguments.seeds):
         seed = options.seed + number
         counts = count_in_folds(splits.train, splits.spec, seed)
         models = simple_models(splits, seed, counts)
-        for kind, logits in logits_of(models, test, torch.device("cpu")).items():
-            probability = 1 / (1 + np.exp(-logits))
-            row = []
-            for place in range(len(tasks)):
-                known = labels[:, place] >= 0
-                scores = ranking_scores(
-                    labels[known, place], probability[known, place], users[known]
-                )
-                row += [scores[score] for score in SCORES]
-            figures[kind].append(row)
-    names = [f"{score} {name}" for name in tasks for score in SCORES]
+        for kind, logits in logits_of(models, splits.test, torch.device("cpu")).items():
+            by_task = scores(splits, 1 / (1 + np.exp(-logits)))
+            figures[kind].append([by_task[task][score] for task, score in columns])
+    names = [f"{score} {task}" for task, score in columns]
     print_header("simple model", *names)
     for kind, rows in figures.items():
         means, deviations = np.mean(rows, 0), np.std(rows, 0)

@@ -92,10 +92,11 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
         printed = copy.deepcopy(account.entries())
         model = trainer.run()
         if fabric.is_global_zero:
+            run.measured.mkdir(exist_ok=True)
+            context = Context(data, splits.spec, {}, fabric.device, run.measured)
             try:
-                _complete(
-                    pipeline, model, splits, Context(data, splits.spec, {}, fabric.device), run
-                )
+                with torch.no_grad():
+                    pipeline.complete(model, splits, context)
             except InputError:
                 # Nothing was trained or measured that would be lost.
                 if not trainer.progress.step and not any(run.measured.glob("**/*.*")):
@@ -215,18 +216,6 @@ def _write_assets(run: RunDirectory, splits: Splits[SpecT, DataT]) -> Splits[Spe
             write_aside(folder / name, write)
         checksums[name] = checksum(folder / name)
     return replace(splits, spec=splits.spec.with_assets(checksums, folder))
-
-
-def _complete(
-    pipeline: Pipeline[OptionsT, SpecT],
-    model: nn.Module,
-    splits: Splits[SpecT],
-    context: Context[OptionsT, SpecT],
-    run: RunDirectory,
-) -> None:
-    run.measured.mkdir(exist_ok=True)
-    with torch.no_grad():
-        pipeline.complete(model, splits, replace(context, measured=run.measured))
 
 
 def _finish(

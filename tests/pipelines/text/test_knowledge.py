@@ -34,12 +34,14 @@ def rows(count: int = 90) -> list[dict[str, Any]]:
     """Texts about things with names of their own: only what is known about a thing says its kind,
     and of every tenth nothing is.
     """
-    generator, made = random.Random(0), []
+    generator, records = random.Random(0), []
     for k in range(count):
         name, kind = "".join(generator.sample("bdfgklmnprst", 6)), list(KINDS)[k % 3]
         known = f"{name} is a {KINDS[kind]}" if k % 10 else None
-        made.append({"text": f"there is one {name} here", "label": kind, "info": known, "k": name})
-    return made
+        records.append(
+            {"text": f"there is one {name} here", "label": kind, "info": known, "k": name}
+        )
+    return records
 
 
 @pytest.fixture(scope="module")
