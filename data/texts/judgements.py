@@ -110,8 +110,8 @@ class Judgements:
 def read_judgements(path: str, columns: Mapping[str, str] | None = None) -> Judgements:
     """Read a table of judged pairs. columns: its names by field.
 
-    Raises `InputError` for a table without the needed columns, for preferences of only 0 and 1
-    (which may mean two things), and where no row can be used.
+    Raises `InputError` for a table without the needed columns, for preferences as numbers that may
+    mean two things, and where no row can be used.
     """
     frame, names = scan_table(path)
     used = find_columns(path, names, FIELDS, chosen=columns, synonyms=SYNONYMS)
@@ -122,7 +122,7 @@ def read_judgements(path: str, columns: Mapping[str, str] | None = None) -> Judg
         raise fail(path, "has no rows")
     for field in ("preferred", "human"):
         if field in used:
-            _refuse_zero_and_one(path, used[field], table[field])
+            _check_numbers(path, used[field], table, field)
     parsed, refused, silent = list[_Judgement](), list[str](), list[str]()
     texts_as_sides = "first_text" not in used and _are_texts(table)
     if texts_as_sides:
@@ -189,11 +189,27 @@ def _check_fields(path: str, used: Mapping[str, str], names: Sequence[str]) -> N
             raise fail(path, f"there is no column {side!r}; it has {listed}; {cure}")
 
 
-def _refuse_zero_and_one(path: str, column: str, cells: pl.Series) -> None:
-    values = {cell.strip() for cell in cells.drop_nulls().unique()} - {""}
-    if values and values <= {"0", "1", "0.0", "1.0"} and "0" in {value[0] for value in values}:
+def _check_numbers(path: str, column: str, table: pl.DataFrame, field: str) -> None:
+    """Note what numbers are taken to mean; refuse those that other tables use in another sense.
+
+    Raises `InputError` for a column of only 0 and 1, or of 0, 1 and 2: a 0 is a tie in some of
+    these tables and the first answer in others.
+    """
+    cells = pl.col(field).str.strip_chars()
+    for side in ("first", "second"):  # an answer may be called 1
+        if side in table.columns:
+            cells = pl.when(cells == pl.col(side).str.strip_chars()).then(None).otherwise(cells)
+    codes = table.select(cells.unique()).to_series().drop_nulls()
+    numbers = {number for code in codes if (number := _number(code)) in _NUMBERS}
+    if not numbers:
+        return
+    if 0 in numbers and 1 in numbers and numbers <= {0, 1, 2}:
+        held = "0, 1 and 2" if 2 in numbers else "only 0 and 1"
         cure = "write first, second and tie; or call it 'probability' (1 the first, 0 the second)"
-        raise fail(path, f"column {shown(column)} holds only 0 and 1; is 0 a tie? {cure}")
+        raise fail(path, f"column {shown(column)} holds {held}; is 0 a tie? {cure}")
+    meanings = {1: "first", 2: "second", -1: "second", 0: "tie", 0.5: "tie"}
+    said = ", ".join(f"{number:g} as {meanings[number]}" for number in sorted(numbers))
+    note("assumed", f"numbers in {shown(column)}: {said}")
 
 
 def _are_texts(table: pl.DataFrame) -> bool:
@@ -283,8 +299,10 @@ def preference_of(cell: str, row: Row) -> float | None:
     [1.0, -1.0, 0.0, None]
     """
     names = [(row.get(side) or "").strip() for side in ("first", "second")]
-    if cell and names[0] != names[1] and cell in names:
-        return 1.0 if cell == names[0] else -1.0
+    for exactly in (True, False):
+        cell, names = (cell, names) if exactly else (cell.casefold(), [*map(str.casefold, names)])
+        if cell and names[0] != names[1] and cell in names:
+            return 1.0 if cell == names[0] else -1.0
     number = _number(cell)
     if number is not None:
         return _NUMBERS.get(number)

@@ -127,6 +127,7 @@ def test_other_formats_give_the_same(tmp_path, ending) -> None:
         ("first,preferred\nx,A\n", "there is no column 'second'"),
         ("first,second,preferred,score\nx,y,A,1\n", "'preferred' and 'score' could both be"),
         ("first,second,preferred\nx,y,0\ny,x,1\n", "holds only 0 and 1; is 0 a tie"),
+        ("first,second,preferred\nx,y,0\ny,x,1\nx,y,2\n", "holds 0, 1 and 2; is 0 a tie"),
         ("first,second,preferred\nx,y,maybe\n", "no row can be used; row 1: preference 'maybe'"),
         ("first,second,preferred\nx,x,A\n", "every pair has two equal answers"),
         ("first,second,preferred\n", "has no rows"),
@@ -135,6 +136,25 @@ def test_other_formats_give_the_same(tmp_path, ending) -> None:
 def test_a_table_that_cannot_be_used_is_one_line(tmp_path, text, reason) -> None:
     with pytest.raises(InputError, match=reason):
         read(tmp_path, text)
+
+
+def test_what_numbers_are_taken_to_mean_is_said(tmp_path) -> None:
+    judged, lines = read(tmp_path, "first,second,preferred\nx,y,1\ny,x,2\nx,z,-1\nz,x,0.5\n")
+    assert judged.rows["preference"].to_list() == [1, -1, -1, 0]
+    meaning = "-1 as second, 0.5 as tie, 1 as first, 2 as second"
+    assert f"numbers in 'preferred': {meaning}" in " ".join(lines)
+
+
+def test_numbers_that_are_names_of_answers_are_names(tmp_path) -> None:
+    judged, lines = read(tmp_path, "first,second,preferred\n0,1,0\n1,0,0\n1,2,2\n")
+    assert judged.rows["preference"].to_list() == [1, -1, -1]
+    assert "numbers" not in " ".join(lines)
+
+
+def test_names_of_answers_match_in_any_case_where_only_one_does(tmp_path) -> None:
+    text = "first,second,preferred\nGPT,Claude,gpt\nGPT,Claude,CLAUDE\nx,X,X\n"
+    judged, _ = read(tmp_path, text)
+    assert judged.rows["preference"].to_list() == [1, -1, -1]
 
 
 def test_columns_can_be_named(tmp_path) -> None:
