@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from ...base.errors import InputError
+from ...models.language.running.attach import attach
 from ...models.language.running.cache_file import load_cache
 from ..engine.command_line.terminal import Progressbar
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from ...models.language.running.attach import Attached
     from ...models.language.running.cache import PlanCache
+    from .planned import PlannedModel
 
 
 def read_context(
@@ -28,6 +31,16 @@ def read_context(
             model(input_ids=piece, cache=cache, use_cache=True, logits_to_keep=1)
             bar.update(piece.shape[1])
     return cache
+
+
+def check_cache(path: str, model: PlannedModel) -> None:
+    """Raise `InputError` for a file that is missing, damaged, no cache, or of another plan or
+    model: all prompts would fail with it.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"--cache {path}: there is no such file; compress writes it")
+    with attach(model.base, model.plan) as attached:
+        open_cache(path, attached)
 
 
 def open_cache(path: str, attached: Attached) -> PlanCache:

@@ -26,8 +26,10 @@ from ..engine.pipeline import (
     Schema,
     Splits,
 )
+from ..engine.runs.loaded import load_run
 from ..engine.training.wrapped import call, plain_model
 from . import figures
+from .caches import check_cache
 from .coding import Tokens
 from .comparing import compared_plans
 from .data import ASSET, PromptPart, open_splits
@@ -186,8 +188,12 @@ class LongContextPipeline(
     def list_items(
         self, options: LongContextPredictOptions, spec: LongContextSpec
     ) -> Sequence[PromptItem]:
-        """A prompt each."""
-        return list_prompts(options, spec)
+        """A prompt each. Opens the run where a stored cache is asked: it must be of its plan."""
+        prompts = list_prompts(options, spec)
+        if options.cache is not None:
+            loaded = load_run(self, options.run, options.accelerator)
+            check_cache(options.cache, planned(loaded.model))
+        return prompts
 
     def member(self, item: PromptItem) -> Member:
         """The prompt of a table by its number in it."""

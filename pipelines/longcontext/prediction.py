@@ -26,7 +26,6 @@ from ...data.text_files import (
 )
 from ...models.language.answers import end_tokens, padding_token
 from ...models.language.running.attach import attach
-from ...models.language.running.cache_file import check_cache_file
 from ..engine.inference.standard_input import STDIN, aside_of, set_aside
 from ..engine.opened_models import open_base
 from ..engine.pipeline import Context, Item, Schema
@@ -75,9 +74,6 @@ def list_prompts(options: LongContextPredictOptions, spec: LongContextSpec) -> l
     reading = reading_of(options.columns, spec.columns, prompts_only=True)
     items = _listed(options, reading)
     if options.cache is not None:
-        if not Path(options.cache).is_file():
-            raise InputError(f"--cache {options.cache}: there is no such file; compress writes it")
-        check_cache_file(options.cache)
         for item in items:
             item["further_files"] = [options.cache]
     return items

@@ -122,15 +122,6 @@ def load_cache(path: str | Path, attached: Attached) -> PlanCache:
     return cache
 
 
-def check_cache_file(path: str | Path) -> None:
-    """Raise InputError, in one line with the path, for a file that is missing, cut or no cache,
-    whatever the model.
-    """
-    path = Path(path)
-    with _naming(path), safe_open(path, framework="pt") as file:
-        _header((file.metadata() or {}).get("headwise"))
-
-
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """What is wrong with a file, with its path."""

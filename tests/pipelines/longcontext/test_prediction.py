@@ -134,9 +134,15 @@ def test_a_cache_of_another_plan_is_refused(run, tmp_path):
     (tmp_path / "context.txt").write_text(CONTEXT)
     longcontext.compress(run=run, input=tmp_path / "context.txt", output=tmp_path / "c.safetensors")
     other = longcontext.train(run=tmp_path / "other", method="uniform", test_prompts=2)
-    rows = predicted(other.path, tmp_path, [{"prompt": "Who?"}], cache=tmp_path / "c.safetensors")
-    assert rows["status"].to_list() == ["error"]
-    assert "another plan" in rows["error"][0]
+    cache = tmp_path / "c.safetensors"
+    with pytest.raises(InputError, match="another plan"):
+        predicted(other.path, tmp_path, [{"prompt": "Who?"}], cache=cache)
+    content = bytearray(cache.read_bytes())
+    content[-1] ^= 1
+    cache.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        predicted(run, tmp_path, [{"prompt": "Who?"}], cache=cache)
+    assert not list(tmp_path.glob("*.parts"))
     with pytest.raises(InputError, match="there is no such file; compress writes it"):
         predicted(run, tmp_path, [{"prompt": "Who?"}], cache=tmp_path / "none.safetensors")
 
