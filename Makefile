@@ -83,6 +83,9 @@ docs: $(DEV) ## write the generated reference pages again
 coverage: $(DEV) ## tests with coverage of the core
 	$(BIN)/python -m pytest -n 2 -q --cov=kernels --cov=models --cov-report=term-missing $(ARGS)
 
+architectures: $(DEV) ## compile the kernels for every GPU that they are for, as launched
+	$(BIN)/python -m pytest tests/kernels/test_triton.py -n 2 -q -m 'slow or not slow' -k compile $(ARGS)
+
 faults: $(DEV) ## the long fault tests: kills, full disks, damaged files; prints survived/tried
 	$(BIN)/python -m pytest tests/faults -q -s -m 'slow or not slow' $(ARGS)
 
@@ -95,4 +98,4 @@ gpu: $(DEV) ## every operator on a GPU: values, compilers, times, a training ste
 clean: ## remove .venv and caches, never a run
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-.PHONY: help setup demo test test-all check mutation docs coverage faults bench gpu clean $(TASKS)
+.PHONY: help setup demo test test-all check mutation docs coverage architectures faults bench gpu clean $(TASKS)

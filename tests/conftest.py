@@ -4,6 +4,7 @@ data is.
 
 import contextlib
 import importlib
+import io
 import os
 import shutil
 import sys
@@ -63,6 +64,25 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder} (set HEADWISE_DATA)")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_pictures(request):
+    """Pictures of reports are made, but drawn only in the contract and in modules marked `drawn`:
+    drawing them takes more than half of the time of a short training.
+    """
+    if "contract" in request.path.parts or request.node.get_closest_marker("drawn"):
+        yield
+        return
+    from PIL import Image
+
+    from headwise.pipelines.figures import style
+
+    dot = io.BytesIO()
+    Image.new("L", (1, 1)).save(dot, format="PNG")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "png_of", lambda figure: dot.getvalue())
+        yield
 
 
 @pytest.fixture

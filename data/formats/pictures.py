@@ -11,6 +11,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -355,4 +356,6 @@ def write_png(path: Path, picture: np.ndarray) -> None:
     """Write a uint8 picture (Y, X) or (Y, X, 3) as PNG: written aside, then renamed."""
     from PIL import Image
 
-    write_aside(path, lambda temporary: Image.fromarray(picture).save(temporary, format="PNG"))
+    # Half the time of Pillow's own level, for a seventh more bytes.
+    save = partial(Image.fromarray(picture).save, format="PNG", compress_level=3)
+    write_aside(path, save)

@@ -5,6 +5,7 @@ figure is saved. So draw inside `styled_figure` and save with `save_png` or insi
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -79,6 +80,14 @@ def bare(axes: Axes) -> None:
     axes.set_yticks([])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
+
+
+def png_of(figure: Figure) -> bytes:
+    """A figure as PNG, without empty margins."""
+    image = io.BytesIO()
+    with styled():
+        figure.savefig(image, format="png", dpi=DPI, bbox_inches="tight")
+    return image.getvalue()
 
 
 def save_png(figure: Figure, path: Path, dpi: int = DPI) -> None:

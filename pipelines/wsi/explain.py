@@ -15,7 +15,8 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
 from ...base.errors import InputError
-from ...base.files import clear_aside, write_aside, write_text
+from ...base.files import clear_aside, write_text
+from ...data.formats.pictures import write_png
 from ...data.slides.features import SlideFeatures
 from ...data.slides.slides import Slide
 
@@ -42,7 +43,7 @@ def write_explanation(
     if slide is not None:
         pictures["tiles.png"] = top_tiles(tiles, attention.mean(1), slide, top)
     for name, picture in pictures.items():
-        write_aside(folder / name, lambda path, sheet=picture: sheet.save(path, format="PNG"))
+        write_png(folder / name, np.asarray(picture))
 
 
 def _origin(tiles: SlideFeatures) -> tuple[int, int]:

@@ -77,16 +77,37 @@ def assert_runs(table: list[dict]) -> None:
         assert used["shared"] <= compiling.SHARED[used["for"]] * 1024, used
 
 
-@pytest.mark.parametrize("operator", compiling.operators())
-def test_kernels_compile_as_launched_for_every_architecture(operator: str) -> None:
-    assert_runs(compiled(operator))
+# The least shared memory, and the one with its own instruction for products: all others compile
+# the same code, with `make architectures`.
+USUAL = ("86", "90")
 
 
 @pytest.mark.parametrize("operator", compiling.operators())
-def test_kernels_compile_for_rocm(operator: str) -> None:
+def test_kernels_compile_as_launched(operator: str) -> None:
+    assert_runs(compiled(operator, "--for", *USUAL))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", compiling.operators())
+def test_kernels_compile_as_launched_for_every_other_architecture(operator: str) -> None:
+    assert_runs(compiled(operator, "--for", *sorted({*compiling.NVIDIA} - {*USUAL})))
+
+
+def fits_rocm(operator: str) -> bool:
     table = compiled(operator, "--for", "gfx942")
     assert table
-    assert max(used["shared"] for used in table) <= compiling.SHARED["gfx942"] * 1024
+    return max(used["shared"] for used in table) <= compiling.SHARED["gfx942"] * 1024
+
+
+@pytest.mark.parametrize("operator", ["expert_gate", "softmax_pool"])
+def test_kernels_compile_for_rocm(operator: str) -> None:
+    assert fits_rocm(operator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operator", compiling.operators())
+def test_kernels_of_every_operator_compile_for_rocm(operator: str) -> None:
+    assert fits_rocm(operator)
 
 
 def test_a_kernel_compiles_for_the_oldest_and_the_newest_architecture() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -62,15 +61,12 @@ def write_page(
     `figures`/{prefix}NAME.png; again: a config.yaml next to it holds the options."""
     import matplotlib.pyplot as plt
 
-    from ...figures.style import DPI, styled
+    from ...figures.style import png_of
 
     page_pictures: dict[bool, list[dict[str, str]]] = {True: [], False: []}
     for picture in review.pictures:
-        image = io.BytesIO()
-        with styled():
-            picture.figure.savefig(image, format="png", dpi=DPI, bbox_inches="tight")
+        png = png_of(picture.figure)
         plt.close(picture.figure)
-        png = image.getvalue()
         if figures is not None:
             write_aside(figures / f"{prefix}{picture.name}.png", partial(_write, png))
         page_pictures[picture.is_answer].append(

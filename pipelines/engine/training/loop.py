@@ -128,10 +128,16 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
                     ) from None
                 raise
             except (RuntimeError, ConnectionError, EOFError) as error:
-                if self._loader_died(error):
-                    _take_down_loader(error)
+                cause: BaseException = error
+                try:
+                    died = self._loader_died(cause)
+                except RuntimeError as signalled:
+                    # torch's handler of signals raises here, where the connection broke first.
+                    cause, died = signalled, self._loader_died(signalled)
+                if died:
+                    _take_down_loader(cause)
                     raise InputError(
-                        f"a loader process died ({one_line(error)[:200]}); continue with: {resume} "
+                        f"a loader process died ({one_line(cause)[:200]}); continue with: {resume} "
                         "--workers 0"
                     ) from None
                 raise

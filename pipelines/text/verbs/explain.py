@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 import os
 import shutil
@@ -23,12 +22,11 @@ from ...engine.accounts import publish
 from ...engine.command_line.terminal import Progressbar, say
 from ...engine.inference.output import refuse_input_as_output
 from ...engine.inference.standard_input import STDIN
-from ...engine.pipeline import ReportFigure
 from ...engine.runs.loaded import Loaded, load_run
 from ...engine.runs.paths import homes_of
 from ...engine.runs.run_directory import ACCOUNT
 from ...engine.training.jobs import with_data
-from ...figures.style import DPI, styled
+from ...figures.style import png_of
 from ..data import TextPart
 from ..explanation.check import Checked, check_explanations, check_figure
 from ..explanation.pages import Section, json_lines, section, text_lines, write_html
@@ -254,15 +252,8 @@ def _check_facts(checked: Checked) -> dict[str, object]:
         "columns": table.columns,
         "rows": table.rows(),
         "caption": picture.caption,
-        "png": _png(picture),
+        "png": base64.b64encode(png_of(picture.figure)).decode(),
     }
-
-
-def _png(picture: ReportFigure) -> str:
-    image = io.BytesIO()
-    with styled():
-        picture.figure.savefig(image, format="png", dpi=DPI)
-    return base64.b64encode(image.getvalue()).decode()
 
 
 def _refuse_output(output: Path, options: ExplainOptions) -> None:

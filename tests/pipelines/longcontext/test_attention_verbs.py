@@ -28,6 +28,8 @@ from headwise.pipelines.longcontext.verbs.sinks_tables import (
     sink_counts,
 )
 
+pytestmark = pytest.mark.drawn
+
 WHO = ("a sailor", "the mayor", "my neighbour", "a teacher")
 SMALL = {"model": "generated", "lengths": (320,), "prompts": 4, "check_prompts": 2, "cut": 1,
          "share": 0.6}  # fmt: skip

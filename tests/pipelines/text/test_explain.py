@@ -30,6 +30,8 @@ from headwise.pipelines.text.explanation.words import share_words, stretches
 from headwise.pipelines.text.prediction import coder_of, plain_table
 from headwise.pipelines.text.probabilities import calibrated
 
+pytestmark = pytest.mark.drawn
+
 HOSTILE = [
     "the printer jams & <script>alert(1)</script> </p> \"x\" 'y'",
     "",

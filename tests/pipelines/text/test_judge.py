@@ -10,6 +10,8 @@ from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.pipelines.engine.command_line import main
 
+pytestmark = pytest.mark.drawn
+
 
 def table(path, *, bias=0.0, count=60, words=False):
     """Two judges, one of which is biased, in both orders; the fair one answers by quality."""
