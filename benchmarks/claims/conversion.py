@@ -3,8 +3,8 @@ while, is as good with three quarters of its heads (MoH-LLaMA3, arXiv 2410.11842
 
     python benchmarks/claims/conversion.py [--model smollm2-135m] [--minutes 10] [--seeds 1]
 
-Each form is made of the same model and continued with all weights for the same minutes of a core, on
-prose of Python's documentation (read from the interpreter that runs; --data: another file of
+Each form is made of the same model and continued with all weights for the same minutes of a core,
+on prose of Python's documentation (read from the interpreter that runs; --data: another file of
 texts). The model itself is continued, too: what more training gives without any conversion.
 Perplexity of a token on held-out prose as it came, right after the conversion, and at the end;
 share of heads or experts that a token has on. Finished cells are kept.

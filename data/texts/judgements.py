@@ -200,7 +200,8 @@ def _check_numbers(path: str, column: str, table: pl.DataFrame, field: str) -> N
         if side in table.columns:
             cells = pl.when(cells == pl.col(side).str.strip_chars()).then(None).otherwise(cells)
     codes = table.select(cells.unique()).to_series().drop_nulls()
-    numbers = {number for code in codes if (number := _number(code)) in _NUMBERS}
+    values = [number for code in codes if (number := _number(code)) is not None]
+    numbers = _NUMBERS.keys() & values
     if not numbers:
         return
     if 0 in numbers and 1 in numbers and numbers <= {0, 1, 2}:
