@@ -215,7 +215,7 @@ def once(trained, tmp_path_factory):
     900
 )  # Ray starts processes by the dozen, which takes minutes on a busy machine
 @pytest.mark.parametrize(
-    "how", [["--processes", "2", "--shard-size", "1"], ["--engine", "ray"]], ids=" ".join
+    "how", [["--processes", "2"], ["--shard-size", "1"], ["--engine", "ray"]], ids=" ".join
 )
 def test_every_engine_gives_the_same_rows(trained, once, headwise, tmp_path, how):
     task, path = trained
