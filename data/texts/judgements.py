@@ -208,9 +208,9 @@ def _check_numbers(path: str, column: str, table: pl.DataFrame, field: str) -> N
         held = "0, 1 and 2" if 2 in numbers else "only 0 and 1"
         cure = "write first, second and tie; or call it 'probability' (1 the first, 0 the second)"
         raise fail(path, f"column {shown(column)} holds {held}; is 0 a tie? {cure}")
-    meanings = {1: "first", 2: "second", -1: "second", 0: "tie", 0.5: "tie"}
-    said = ", ".join(f"{number:g} as {meanings[number]}" for number in sorted(numbers))
-    note("assumed", f"numbers in {shown(column)}: {said}")
+    words = {1.0: "first", -1.0: "second", 0.0: "tie"}
+    meanings = [f"{number:g} as {words[_NUMBERS[number]]}" for number in sorted(numbers)]
+    note("assumed", f"numbers in {shown(column)}: {', '.join(meanings)}")
 
 
 def _are_texts(table: pl.DataFrame) -> bool:
@@ -300,10 +300,10 @@ def preference_of(cell: str, row: Row) -> float | None:
     [1.0, -1.0, 0.0, None]
     """
     names = [(row.get(side) or "").strip() for side in ("first", "second")]
-    for exactly in (True, False):
-        cell, names = (cell, names) if exactly else (cell.casefold(), [*map(str.casefold, names)])
-        if cell and names[0] != names[1] and cell in names:
-            return 1.0 if cell == names[0] else -1.0
+    for spelling in (str, str.casefold):
+        name, first, second = map(spelling, (cell, *names))
+        if name and first != second and name in (first, second):
+            return 1.0 if name == first else -1.0
     number = _number(cell)
     if number is not None:
         return _NUMBERS.get(number)

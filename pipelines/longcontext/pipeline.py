@@ -189,11 +189,10 @@ class LongContextPipeline(
         self, options: LongContextPredictOptions, spec: LongContextSpec
     ) -> Sequence[PromptItem]:
         """A prompt each. Opens the run where a stored cache is asked: it must be of its plan."""
-        prompts = list_prompts(options, spec)
-        if options.cache is not None:
+        if options.cache is not None:  # before standard input is set aside
             loaded = load_run(self, options.run, options.accelerator)
             check_cache(options.cache, planned(loaded.model))
-        return prompts
+        return list_prompts(options, spec)
 
     def member(self, item: PromptItem) -> Member:
         """The prompt of a table by its number in it."""

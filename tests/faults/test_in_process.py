@@ -33,6 +33,28 @@ def test_f6_a_worker_dies_in_the_middle_of_a_step(tally, headwise, small, tmp_pa
     tally("F6 dead loader worker", code == 2 and "Traceback" not in "".join(lines), lines)
 
 
+def test_f6_a_workers_death_arrives_while_its_broken_connection_is_handled(
+    tally, headwise, small, tmp_path, monkeypatch
+):
+    """The connection breaks first, and torch's handler of SIGCHLD raises in ours."""
+    loader_died, calls = Trainer._loader_died, []
+
+    def step(*_):
+        raise ConnectionResetError("Connection reset by peer")
+
+    def interrupted(trainer, error):
+        calls.append(error)
+        if len(calls) == 1:
+            raise RuntimeError("DataLoader worker (pid 5) is killed by signal: Killed. ")
+        return loader_died(trainer, error)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "_loader_died", interrupted)
+    code, lines = headwise(*small, "--run", tmp_path / "run")
+    assert "a loader process died (DataLoader worker (pid 5)" in lines[-1], lines
+    tally("F6 dead loader worker", code == 2 and "Traceback" not in "".join(lines), lines)
+
+
 def test_f7_one_bad_batch_is_skipped_and_counted(tally, headwise, small, tmp_path, monkeypatch):
     loss, calls = ForecastPipeline.loss, []
 
