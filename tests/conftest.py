@@ -28,17 +28,43 @@ settings.load_profile("headwise")
 ROOT = Path(__file__).parents[1]
 
 
+MEMORY = Path("/dev/shm")
+IN_MEMORY = pytest.StashKey[str]()
+TEMPORARY_BYTES = 8 << 30  # the files of all tests together are 3 GB
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Fill yapf's cache before workers start: it renames the file before it has written it, so that
-    the second of two first imports (mmengine imports it) reads nothing."""
-    if not hasattr(config, "workerinput"):
-        with contextlib.suppress(ImportError):
-            importlib.import_module("yapf")
+    """Before workers start: temporary files go to memory where there is plenty of it (thousands of
+    flushed files take a disk minutes to write and to remove), and yapf's cache is filled: yapf
+    renames the file before it has written it, so that the second of two first imports (mmengine
+    imports it) reads nothing.
+    """
+    if hasattr(config, "workerinput"):
+        return
+    with contextlib.suppress(ImportError):
+        importlib.import_module("yapf")
+    chosen = config.option.basetemp or os.environ.get("PYTEST_DEBUG_TEMPROOT")
+    if not chosen and free_memory() > 2 * TEMPORARY_BYTES:
+        for left in MEMORY.glob("headwise-tests-*"):  # by runs that were killed
+            if not Path("/proc", left.name.split("-")[2]).exists():
+                shutil.rmtree(left, ignore_errors=True)
+        root = tempfile.mkdtemp(prefix=f"headwise-tests-{os.getpid()}-", dir=MEMORY)
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = config.stash[IN_MEMORY] = root
 
 
-def pytest_unconfigure() -> None:
-    """Remove the cache of this process."""
+def free_memory() -> int:
+    """Bytes that files in memory may take: 0 where there is no such folder."""
+    if not os.access(MEMORY, os.W_OK) or shutil.disk_usage(MEMORY).free < TEMPORARY_BYTES:
+        return 0
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next((int(n.split()[1]) << 10 for n in lines if n.startswith("MemAvailable")), 0)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the cache of this process, and what is in memory."""
     shutil.rmtree(os.environ["HEADWISE_CACHE"], ignore_errors=True)
+    if root := config.stash.get(IN_MEMORY, ""):
+        shutil.rmtree(root, ignore_errors=True)
 
 
 FULL = Path(__file__).with_name("full.txt")
