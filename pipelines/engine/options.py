@@ -14,6 +14,9 @@ RungName: TypeAlias = str
 """A rung of the ladder: naive, simple, model or blend."""
 Choose: TypeAlias = Literal["auto", "naive", "simple", "model", "blend"]
 
+SAMPLE_PRESET = "sample"
+"""The preset of a training without --data, where a task has one: its sample should take minutes."""
+
 # Groups of options in help pages, after those of the task itself.
 SHARED_GROUPS: Mapping[str, tuple[str, ...]] = {
     "data": ("data", "input", "part", "accept"),

@@ -18,7 +18,7 @@ from typing import TypeVar, cast
 from ....base.errors import InputError, closest, one_line
 from ....base.yaml_text import read_yaml
 from ..compare_options import ComparisonOptions, check_comparison, comparison_class
-from ..options import ExportOptions
+from ..options import SAMPLE_PRESET, ExportOptions
 from ..task import Task
 from ..tune_options import check_tuning, tune_class
 from .checks import check_least, flag, options_of_a_preset, options_of_a_run
@@ -115,6 +115,9 @@ def parse(
         with options_of_a_run():
             return _checked_values(task, _tyro(kind, from_file + call, prog))
     preset = _value(call, "preset") or stored.get("preset")
+    if preset is None and verb == "train" and not (_value(call, "data") or stored.get("data")):
+        preset = SAMPLE_PRESET if SAMPLE_PRESET in presets(task) else None
+        from_file += flatten({"preset": preset} if preset else {}, names, SAMPLE_PRESET)
     chosen: Mapping[str, object] = {}
     if preset is not None and "preset" in names:
         chosen = preset_options(task, str(preset), _value(call, "horizon") or stored.get("horizon"))

@@ -26,7 +26,7 @@ from ..command_line.terminal import say
 from ..inference.members import write_members
 from ..inference.shards import predict
 from ..ladder import Ladder, ladder_metrics, ladder_rows, ladder_table, refitted, verdict
-from ..options import FREE_ON_RESUME, EvaluateOptions, TrainOptions
+from ..options import FREE_ON_RESUME, SAMPLE_PRESET, EvaluateOptions, TrainOptions
 from ..pipeline import (
     AnyPipeline,
     Context,
@@ -70,6 +70,8 @@ def _train(pipeline: AnyPipeline, options: TrainOptions, account: Account) -> Ru
     try:
         try:
             data = with_data(pipeline, options, run)
+            if options.data is None and options.preset == SAMPLE_PRESET:
+                note("assumed", "no --data: the built-in sample, trained as --preset sample says")
             fabric.barrier()
             splits = _open_data(pipeline, data, run)
             if fabric.is_global_zero:
