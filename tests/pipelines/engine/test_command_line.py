@@ -199,12 +199,11 @@ def test_options_come_back_from_their_file(tmp_path_factory, preset, horizon):
     assert cli.parse(TASK, "train", [], config=path) == options
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("saliency", 8), ("reid", 20)])
-def test_without_data_a_task_may_have_a_preset_of_its_sample(tmp_path, name, epochs):
-    task = load_task(name)
+def test_without_data_a_task_may_have_a_preset_of_its_sample(tmp_path):
+    task = load_task("saliency")
     whole = task.options().epochs
     sample = cli.parse(task, "train", [])
-    assert (sample.preset, sample.epochs) == ("sample", epochs)
+    assert (sample.preset, sample.epochs) == ("sample", 8)
     assert cli.parse(task, "train", ["--epochs", "3"]).epochs == 3, "the person's own options win"
     for words in (["--data", "scenes"], ["--preset", next(iter(cli.presets(task)))]):
         assert cli.parse(task, "train", words).preset != "sample"
