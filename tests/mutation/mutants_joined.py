@@ -6,24 +6,24 @@ CHECKS = "pipelines/engine/command_line/checks.py"
 UNREAD = ("pipelines/engine/test_unread_options.py",)
 LOADED = ("pipelines/engine/test_run.py", "-k", "loads_the_run_once")
 BRACKETS = ("pipelines/engine/test_paths.py", "-k", "brackets")
-
+PARSING = "pipelines/engine/command_line/parsing.py"
 SAMPLE = ("pipelines/engine/test_command_line.py", "-k", "preset_of_its_sample")
 
 MUTANTS = [
     Mutant(
         "preset-of-the-sample-with-data",
         "engine",
-        "pipelines/engine/command_line/parsing.py",
+        PARSING,
         'not (_value(call, "data") or stored.get("data")):',
         'not _value(call, "data"):',
         SAMPLE,
     ),
     Mutant(
-        "preset-of-the-sample-over-the-call",
+        "preset-of-the-sample-over-the-file",
         "engine",
-        "pipelines/engine/command_line/parsing.py",
-        'from_file += flatten({"preset": preset} if preset else {}, names, SAMPLE_PRESET)',
-        'call += flatten({"preset": preset} if preset else {}, names, SAMPLE_PRESET)',
+        PARSING,
+        'from_file + flags if _value(call, "preset") else flags + from_file',
+        "from_file + flags",
         SAMPLE,
     ),
     Mutant(

@@ -117,11 +117,10 @@ def parse(
     preset = _value(call, "preset") or stored.get("preset")
     if preset is None and verb == "train" and not (_value(call, "data") or stored.get("data")):
         preset = SAMPLE_PRESET if SAMPLE_PRESET in presets(task) else None
-        from_file += flatten({"preset": preset} if preset else {}, names, SAMPLE_PRESET)
     chosen: Mapping[str, object] = {}
     if preset is not None and "preset" in names:
         chosen = preset_options(task, str(preset), _value(call, "horizon") or stored.get("horizon"))
-        flags = flatten(chosen, names, f"preset {preset}")
+        flags = flatten({"preset": preset, **chosen}, names, f"preset {preset}")
         # A preset named in the call changes what the file says; one named in the file is its
         # ground.
         from_file = from_file + flags if _value(call, "preset") else flags + from_file

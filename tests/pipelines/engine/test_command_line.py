@@ -201,18 +201,18 @@ def test_options_come_back_from_their_file(tmp_path_factory, preset, horizon):
 
 def test_without_data_a_task_may_have_a_preset_of_its_sample(tmp_path):
     task = load_task("saliency")
-    whole = task.options().epochs
+    default_epochs = task.options().epochs
     sample = cli.parse(task, "train", [])
     assert (sample.preset, sample.epochs) == ("sample", 8)
     assert cli.parse(task, "train", ["--epochs", "3"]).epochs == 3, "the person's own options win"
     for words in (["--data", "scenes"], ["--preset", next(iter(cli.presets(task)))]):
         assert cli.parse(task, "train", words).preset != "sample"
-    assert cli.parse(task, "train", ["--data", "scenes"]).epochs == whole
+    assert cli.parse(task, "train", ["--data", "scenes"]).epochs == default_epochs
     path = tmp_path / "config.yaml"
     path.write_text(dump_options(sample))
     assert cli.parse(task, "train", [], config=path) == sample
     path.write_text("epochs: 5\ndata: scenes\n")
-    assert (cli.parse(task, "train", [], config=path).preset) is None
+    assert cli.parse(task, "train", [], config=path).preset is None
     path.write_text("epochs: 5\n")
     assert cli.parse(task, "train", [], config=path).epochs == 5
     assert cli.parse(TASK, "train", []) == TASK.options(), "forecast has none"
