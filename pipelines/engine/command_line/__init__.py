@@ -14,7 +14,7 @@ from pathlib import Path
 from ....base.errors import InputError, one_line, printable
 from ... import TASKS, load_task
 from ..task import Task
-from .parsing import nearest_hint, options_class, parse, presets
+from .parsing import HELP, nearest_hint, options_class, parse, presets
 from .python_api import comparison_verb, exit_code, python_verb, run_verb
 
 __all__ = [
@@ -80,7 +80,7 @@ def _fail(message: str) -> None:
 
 
 def _run(words: list[str]) -> int:
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in (*HELP, "help"):
         print(_usage())
         return 0
     if words[0] in ("-V", "--version"):
@@ -97,7 +97,7 @@ def _run(words: list[str]) -> int:
         raise InputError(f"no task {name!r}; did you mean `headwise {rest[0]} {name}`?")
     task = load_task(_known(name, [*TASKS, *PLAIN], "task"))
     verbs = {**COMMON, **{verb: entry.summary for verb, entry in task.verbs.items()}}
-    if not rest or rest[0] in ("-h", "--help"):
+    if not rest or rest[0] in HELP:
         print(_task_usage(task, verbs))
         return 0
     if group := _group_asked_for(rest, verbs):
@@ -121,7 +121,7 @@ def _group_asked_for(words: Sequence[str], verbs: Mapping[str, str]) -> list[str
     """The verbs of several words that begin with the first of these words, where nothing but a
     question for help follows it; else none.
     """
-    if words[0] in verbs or words[1:2] not in ([], ["-h"], ["--help"]):
+    if words[0] in verbs or (words[1:] and words[1] not in HELP):
         return []
     return [verb for verb in verbs if verb.startswith(f"{words[0]} ")]
 

@@ -7,19 +7,50 @@ from pathlib import Path
 
 from ....base.errors import InputError
 from .corpus_options import parse_corpus_options
-from .parsing import nearest_hint, parse_plain
+from .parsing import HELP, nearest_hint, parse_plain
 from .where import NETWORKS, columns, where_lines
+
+USAGE = {
+    "list": """usage: headwise list attention|ffn|moe|kernels
+
+Print what the core holds, one line each.
+
+  list attention NAME      options of a mechanism
+  list attention --where   which mechanism fits which model of each task
+  list ffn --where         the same for feed-forward networks""",
+    "data": """usage: headwise data list
+       headwise data get NAME
+
+Print the public data sets and pretrained weights, or fetch one into the cache, check it, and print
+its path. `data get NAME --help` says more about one of them.""",
+    "doctor": """usage: headwise doctor
+
+Print the versions of what Headwise uses, the devices and kernels of this machine, and which extras
+are missing and what installs them.""",
+    "completion": """usage: headwise completion bash|zsh|fish
+
+Print a script that completes words of the command line, such as
+`headwise completion bash > ~/.local/share/bash-completion/completions/headwise`.""",
+    "new-task": """usage: headwise new-task NAME
+
+Write the files of a new task, in a source checkout, and print their paths.""",
+}
 
 
 def run(word: str, rest: Sequence[str]) -> int:
     """Carry out a word."""
+    if word == "serve":
+        return _serve(rest)
+    if any(argument in HELP for argument in rest[:2]):
+        print("\n".join([USAGE[word], *(_data_set_names() if word == "data" else [])]))
+        return 0
     if word == "doctor":
         from .machine import doctor
 
+        if rest:
+            raise InputError(f"doctor: has no option {rest[0]}")
         print("\n".join(doctor()))
         return 0
-    if word == "serve":
-        return _serve(rest)
     if word == "completion":
         return _completion(rest)
     if word == "list":
@@ -98,6 +129,16 @@ def _new_task(rest: Sequence[str]) -> int:
     return 0
 
 
+def _data_set_names() -> list[str]:
+    """Lines with the names that `data get` takes, by task."""
+    from ....data import catalogue
+
+    names: dict[str, list[str]] = {}
+    for entry in (*catalogue.DATASETS, *catalogue.CORPORA):
+        names.setdefault(entry.task, []).append(entry.name)
+    return ["", *(f"  {task:<12}{', '.join(entries)}" for task, entries in names.items())]
+
+
 def _data(rest: Sequence[str]) -> int:
     if list(rest) != ["list"] and not (len(rest) >= 2 and rest[0] == "get"):
         raise InputError("data: say `list`, or `get NAME`")
@@ -111,6 +152,11 @@ def _data(rest: Sequence[str]) -> int:
     from .terminal import say
 
     entry = catalogue.find_dataset(rest[1])
+    if rest[2:] and rest[2] in HELP and not isinstance(entry, catalogue.Corpus):
+        option = "option: --accept-terms, once you have read them" if entry.terms else "no options"
+        print(f"usage: headwise data get {entry.name}\n\n{entry.what}; from {entry.url}")
+        print(f"licence: {entry.licence}; cite: {entry.citation}\n{option}")
+        return 0
     accepted = bool(entry.terms) and list(rest[2:]) == ["--accept-terms"]
     if accepted:
         rest = rest[:2]

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Union, get_args, get_origin, get_type_hints
 
+from ... import TASKS
 from ..options import SHARED_GROUPS, MixingOptions
 from .checks import flag
 
@@ -108,7 +109,8 @@ def help_page(options: type, prog: str) -> str:
     width = min(100, max(60, shutil.get_terminal_size().columns))
     texts, hints = option_texts(options), get_type_hints(options)
     fields = {f.name: f for f in dataclasses.fields(options)}
-    lines = [f"usage: headwise {prog} [config.yaml] [--options]", ""]
+    config = "[config.yaml] " if prog.split()[0] in TASKS else ""
+    lines = [f"usage: headwise {prog} {config}[--options]", ""]
     lines += textwrap.wrap(" ".join((options.__doc__ or "").split()), width)
     for title, names in option_groups(options).items():
         lines += ["", f"{title}:"]

@@ -27,6 +27,7 @@ Options = TypeVar("Options")
 
 # Kinds of values; nests of them have a message of their own.
 _KINDS = (str, os.PathLike, Number, date, type(None), list, tuple, Mapping)
+HELP = ("-h", "--help")
 # Words of the command line that cannot be names in Python.
 SHORT = {"from": "from_run"}
 # Messages of tyro in plainer words.
@@ -246,6 +247,8 @@ def _checked(arguments: list[str], names: list[str], prog: str) -> list[str]:
 
 def _long(word: str) -> str:
     """An option's word with the name that its dataclass has."""
+    if word in HELP:
+        return "--help"
     name, mark, value = word.partition("=")
     short = name.removeprefix("--")
     return (

@@ -71,6 +71,9 @@ HEAVY = ("torch", "lightning_fabric", "matplotlib", "sklearn", "polars")
         ["serve", "--port", "0", "--run", "run"],
         ["train", "forecast"],
         ["data"],
+        ["data", "get", "--help"],
+        ["data", "get", "ETTh1", "--help"],
+        ["doctor", "all"],
         ["forecast", "train", "--epochs", "0"],
         ["text", "topics"],
         ["text", "topics", "--help"],
@@ -96,6 +99,29 @@ def test_help_and_mistakes_answer_without_torch(words):
     else:
         assert "CODE 0" in done.stdout
         assert not lines
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["list", "--help"], "usage: headwise list attention|ffn|moe|kernels"),
+        (["list", "attention", "-h"], "usage: headwise list attention|ffn|moe|kernels"),
+        (["data", "--help"], "usage: headwise data list"),
+        (["data", "get", "--help"], "usage: headwise data list"),
+        (["data", "get", "ETTh1", "-h"], "usage: headwise data get ETTh1"),
+        (["data", "get", "debian-tags", "-h"], "usage: headwise data get debian-tags [--options]"),
+        (["doctor", "--help"], "usage: headwise doctor"),
+        (["serve", "--help"], "usage: headwise serve [--options]"),
+        (["completion", "--help"], "usage: headwise completion bash|zsh|fish"),
+        (["new-task", "--help"], "usage: headwise new-task NAME"),
+        (["wsi", "train", "-h"], "usage: headwise wsi train [config.yaml] [--options]"),
+    ],
+)
+def test_every_word_has_help_by_either_name(words, line, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.splitlines()[0] == line
 
 
 def test_verb_and_task_in_the_wrong_order_are_put_right(headwise) -> None:
