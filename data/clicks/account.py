@@ -5,7 +5,7 @@ Shapes: N rows of the log.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from .log import JoinedTable, Log, scan_log
 from .row_parts import row_keys
 from .schema import Schema
 from .split import PARTS, TRAIN
+from .times import NOW
 from .vocabulary import MISSING, UNSEEN
 
 MANY_UNSEEN = 0.5  # share of the values of lists from which it is noted
@@ -170,6 +171,34 @@ def _codes_by_field(encoder: ClickEncoder, rows: Rows) -> Iterator[tuple[Column,
             known = np.append(table, np.full((1, column.width), MISSING, np.int32), 0)
             yield column, known[who]  # -1 is the row of unknown ones
             start += column.width
+
+
+def complete_fields(encoder: ClickEncoder, rows: Rows, training: np.ndarray) -> frozenset[str]:
+    """Fields of which no cell of the training part, bool (N,), is empty."""
+    return frozenset(
+        column.name
+        for column, codes in _codes_by_field(encoder, rows)
+        if training.any() and not ((codes[:, 0] == MISSING) & training).any()
+    )
+
+
+def empty_cells(encoder: ClickEncoder, rows: Rows, names: Collection[str]) -> dict[str, int]:
+    """How many cells of new rows are empty that are not in the training part, in words. names: the
+    columns that their table has.
+    """
+    counts, place, schema = {}, 0, encoder.schema
+    if schema.time is not None and schema.time in names:
+        without_time = "rows without a readable time, scored as of now, after all events"
+        counts[without_time] = int((rows.time == NOW).sum())
+    empty = {name: codes[:, 0] == MISSING for name, codes in rows.sides.items()}
+    for column in encoder.of_side("row"):
+        if column.name not in schema.time_fields:
+            empty[column.name] = rows.fields[:, place] == MISSING
+        place += column.width
+    for name in encoder.complete & empty.keys():
+        what = f"empty or unreadable cells of {name}, of which the training part has none"
+        counts[what] = int(empty[name].sum())
+    return {what: count for what, count in counts.items() if count}
 
 
 def _note_shares(what: str, shares: Mapping[str, float]) -> None:

@@ -77,6 +77,16 @@ class ColumnFacts:
         return re.sub(r"[^a-z0-9]+", "_", self.name.lower()).strip("_")
 
     @property
+    def bare(self) -> str:
+        """The plain name without "is" or "has" before it."""
+        return self.plain.removeprefix("is_").removeprefix("has_")
+
+    @property
+    def is_outcome(self) -> bool:
+        """Whether it is called as an outcome is, or as a count of outcomes."""
+        return self.bare in OUTCOMES or self.bare.removesuffix("s") in OUTCOMES
+
+    @property
     def integers(self) -> bool:
         """Whether all its numbers are whole numbers."""
         return self.values is not None and bool((self.values % 1 == 0).all())
@@ -193,7 +203,7 @@ def outcome_labels(columns: Sequence[ColumnFacts]) -> dict[str, dict[str, object
     labels: dict[str, dict[str, object]] = {}
     outcomes = []
     for column in columns:
-        bare = column.plain.removeprefix("is_").removeprefix("has_")
+        bare = column.bare
         words = set(bare.split("_")) | {bare}
         asked = column.plain.startswith("is_") and not words & NO_OUTCOMES
         if column.binary and (
@@ -202,6 +212,12 @@ def outcome_labels(columns: Sequence[ColumnFacts]) -> dict[str, dict[str, object
             or (words & OUTCOMES and column.plain.startswith(("is_", "label_")))
         ):
             outcomes.append((bare, column.name))
+        elif (
+            column.is_outcome
+            and column.values is not None
+            and set(np.unique(column.values)) == {-1.0, 1.0}
+        ):
+            labels[bare] = {"column": column.name, "equals": 1}
         elif (
             column.plain in RATINGS
             and column.values is not None
@@ -221,13 +237,14 @@ def outcome_labels(columns: Sequence[ColumnFacts]) -> dict[str, dict[str, object
 def unfit(column: ColumnFacts, rows: int) -> str | None:
     """Why a column is left out, or None."""
     if column.distinct < 2:
-        return "holds one value"
+        empty = "; if an empty cell means no, write 0" if column.is_outcome else ""
+        return f"holds one value{empty}"
     if column.kind in ("moment", "other"):
         return "is a time, or of a kind that is no field"
     if any(part in column.plain for part in AFTERWARDS):
         return "seems to be known only afterwards; it may make a task with at_least"
-    if column.plain in RATINGS:
-        return "seems to be an outcome; it may make a task with at_least"
+    if column.plain in RATINGS or column.is_outcome:
+        return "seems to be an outcome; it may make a task with at_least or equals"
     if rows > 1000 and column.distinct == rows and (column.kind == "text" or column.is_id):
         return "differs in every row"
     if column.plain in TIMES:

@@ -27,6 +27,8 @@ class ClickEncoder(FieldCodes):
     rates       what counting the training part gives, for a baseline
     row_parts   which rows were in which part
     marks       how numbers of columns are written, where a text file does not say it
+    span        first and last second of the log; empty where a run of an earlier version has none
+    complete    fields of which no cell of the training part is empty
     """
 
     side_codes: Mapping[str, np.ndarray]
@@ -36,6 +38,8 @@ class ClickEncoder(FieldCodes):
     rates: Mapping[str, np.ndarray] = field(default_factory=dict)
     row_parts: RowParts = field(default_factory=RowParts)
     marks: NumberMarks = field(default_factory=NumberMarks)
+    span: tuple[int, ...] = ()
+    complete: frozenset[str] = frozenset()
 
     def side(self, side: str, who: np.ndarray) -> np.ndarray:
         """Codes (n, ·) of the joined fields of users or items by place; missing if unknown."""

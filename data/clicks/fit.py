@@ -12,13 +12,22 @@ from __future__ import annotations
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ...base.account import note
 from ...base.errors import fail
 from ..formats.tables import require_columns
-from .account import note_columns, note_events, note_fields, note_unseen_lists
+from .account import (
+    complete_fields,
+    empty_cells,
+    note_columns,
+    note_events,
+    note_fields,
+    note_unseen_lists,
+)
 from .cells import holds, places, take, task_labels
 from .checks import check_labels, check_roles, check_sequences
 from .coding import FieldCodes, Rows
@@ -30,7 +39,7 @@ from .marks import NumberMarks, marks_of, number_columns, number_parts, with_poi
 from .row_parts import RowParts
 from .schema import Schema
 from .split import TEST, TRAIN, split_rows
-from .times import check_times, seconds
+from .times import check_as_in_log, check_times, seconds
 from .values import TrainingValues
 from .vocabulary import MISSING, Vocabulary
 
@@ -82,7 +91,9 @@ def fit(
         last={side: _last(fields, side, rows, base) for side in SIDES},
         row_parts=RowParts.of(rows, part, base.row_parts if base else None),
         marks=marks,
+        span=_span(rows.time, schema, base),
     )
+    encoder = replace(encoder, complete=complete_fields(encoder, rows, training))
     note_fields(encoder, rows, part)
     return encoder, rows, part
 
@@ -98,10 +109,14 @@ def encode_log(
     note_columns(log, schema)
     marks = marks_of(log.files, number_columns(schema)).before(encoder.marks)
     _, _, rows, met = _first_pass(log, schema, encoder, [], marks, grow=False)
+    check_times(rows.time, schema, log.files[0])
+    check_as_in_log(rows.time, encoder.span, schema, log.files[0])
     part = split_rows(log, schema, rows) if split else np.full(len(rows), TEST, np.int8)
     note_events(log, schema, rows, part if split else None)
     _encode(log, encoder, rows, marks)
     note_fields(encoder, rows, part)
+    for what, count in empty_cells(encoder, rows, scan_log(log.files[0])[1]).items():
+        note("values", what, count=count)
     note_unseen_lists(schema, rows.listed)
     newer = _events(encoder, encoder.side_codes, rows, met)
     return encoder.with_events(newer), rows, part
@@ -215,6 +230,14 @@ def _trained(
         trained[: len(base.trained[side])] = base.trained[side]
     trained[who[who >= 0]] = True
     return trained
+
+
+def _span(time: np.ndarray, schema: Schema, base: ClickEncoder | None) -> tuple[int, ...]:
+    """The first and last second of a log, and of the log of `base`; empty without times."""
+    if schema.time is None or not len(time):
+        return ()
+    ends = [int(time.min()), int(time.max()), *(base.span if base else ())]
+    return min(ends), max(ends)
 
 
 def _encode(log: Log, fields: FieldCodes, rows: Rows, marks: NumberMarks) -> None:

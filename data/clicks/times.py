@@ -4,6 +4,8 @@ Times are numbers in the unit of the schema, dates and moments of a typed column
 year first: 2024-01-31, 2024-01-31 13:00, 2024-01-31T13:00:00.5+01:00. Without a zone they are UTC.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import polars as pl
 
@@ -15,6 +17,8 @@ from .schema import UNITS, Schema
 from .vocabulary import FIRST, MISSING, clean
 
 NOW = (1 << 32) - 1  # the second of a row without a time: after all events
+YEAR = 365 * 86_400  # seconds
+LATER = 20  # years, or lengths of the log, after which new rows are not of its clock
 _MOMENT = (
     r"^(?<date>\d{4}[-/]\d{1,2}[-/]\d{1,2})"
     r"(?:[T ]+(?<hour>\d{1,2}):(?<minute>\d{2})(?::(?<second>\d{2})(?:[.,]\d+)?)?)?"
@@ -48,7 +52,8 @@ def seconds(
     """int64 (n,) seconds since 1970, and a mask (n,) of the cells that are not times.
 
     A row without a time is NOW. needed: raise InputError for such rows instead. A column of
-    durations or times of day is an error in any case.
+    durations or times of day, and one whose numbers are mostly no times in the unit of the schema,
+    are errors in any case.
     """
     rows = frame.height
     if schema.time is None or (schema.time not in frame.columns and not needed):
@@ -73,11 +78,15 @@ def seconds(
             text = moments(clean(column).cast(pl.String).set(pl.Series(~bad), None))
             values[bad] = text.cast(pl.Float64).to_numpy()[bad]
             bad &= np.isnan(values)
-    wrong = bad | np.isnan(values) | (values < 0) | (values >= NOW)
-    if needed and wrong.any():
-        cell = f"time {shown(column.name)}: {cell_of(column, int(np.flatnonzero(wrong)[0]))}"
+    missing = np.isnan(values) & ~bad
+    bad |= (values < 0) | (values >= NOW)
+    wrong = bad | missing
+    another_unit = not np.isnan(values[bad]).any() and 2 * bad.sum() > (~missing).sum()
+    if (needed and wrong.any()) or another_unit:
+        first = int(np.flatnonzero(wrong if needed else bad)[0])
+        cell = f"time {shown(column.name)}: {cell_of(column, first)}"
         problem = f"{cell}, not a time in {schema.unit} since 1970 nor like 2024-01-31 13:00:00"
-        unit = _likely_unit(float(values[int(np.flatnonzero(wrong)[0])]) * UNITS[schema.unit])
+        unit = _likely_unit(float(values[first]) * UNITS[schema.unit])
         cure = f"mend or remove such rows, or name the unit{f' (unit: {unit})' if unit else ''}"
         raise fail(where, f"{problem}; {cure}")
     return np.where(wrong, NOW, np.nan_to_num(values)).astype(np.int64), bad
@@ -115,6 +124,30 @@ def check_times(time: np.ndarray, schema: Schema, where: object) -> None:
     if likely not in (None, schema.unit):
         unit = f" (numbers are {schema.unit}; is that right? In {likely} they would be of our days)"
     note("assumed", f"{schema.time} runs from {first} to {last} in UTC{unit}")
+
+
+def check_as_in_log(time: np.ndarray, span: Sequence[int], schema: Schema, where: object) -> None:
+    """Raise InputError for times (n,) of new rows that are years before or after the log of a run:
+    they are counted otherwise than there. span: the first and last time of the log, or nothing.
+    """
+    timed = time[time != NOW]
+    if schema.time is None or not span or not len(timed):
+        return
+    first, last = span
+    room = max(YEAR, last - first)
+    if first - room <= timed.max() and timed.min() <= last + LATER * room:
+        return
+    days = [_day(moment) for moment in (int(timed.min()), int(timed.max()), first, last)]
+    raise fail(
+        where,
+        f"time {shown(schema.time)}: runs from {days[0]} to {days[1]}, but that of the run's log "
+        f"from {days[2]} to {days[3]}; give it as that log does, in {schema.unit} since 1970, or "
+        "like 2024-01-31 13:00:00",
+    )
+
+
+def _day(moment: int) -> str:
+    return pl.from_epoch(pl.Series([moment]), "s")[0].strftime("%Y-%m-%d")
 
 
 def time_like_date(where: object, column: str, value: int) -> InputError:

@@ -59,7 +59,8 @@ class RankingSpec(Spec):
     vocabularies hold whole numbers (of fields; of users and items); log: checksum of the rows;
     decimal_comma: the columns of the log whose numbers have one; units: of columns that have one;
     proxies_mix: whether the proxies of INFNet read by --attention, which earlier versions took
-    without reading it; it is stored where that is not the paper's (proxies_changed).
+    without reading it; it is stored where that is not the paper's (proxies_changed); span: first
+    and last second of the log; complete: fields of which no cell of the training part is empty.
     """
 
     schema: Mapping[str, object]
@@ -78,15 +79,17 @@ class RankingSpec(Spec):
     input: dict[str, str | None]
     decimal_comma: dict[str, bool] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
+    span: list[int] = field(default_factory=list)
+    complete: list[str] = field(default_factory=list)
     proxies_mix: bool = False
     proxies_changed: bool = field(default=False, metadata={"saved": False})
 
     def to_json(self) -> dict[str, JsonValue]:
-        """All values as JSON can hold them; a log of decimal points without units, and the paper's
-        proxies, have the keys of earlier versions.
+        """All values as JSON can hold them; what is empty, and the paper's proxies, have no key, as
+        in earlier versions.
         """
         values = super().to_json()
-        for key in ("decimal_comma", "units"):
+        for key in ("decimal_comma", "units", "span", "complete"):
             if not values[key]:
                 del values[key]
         if not self.proxies_changed:
@@ -218,6 +221,8 @@ def make_spec(encoder: ClickEncoder, rows: Rows, part: np.ndarray) -> RankingSpe
         input={"user": schema.user, "item": schema.item, "time": schema.time},
         decimal_comma={name: True for name, comma in encoder.marks.commas.items() if comma},
         units={name: unit for name, unit in encoder.marks.units.items() if unit},
+        span=list(encoder.span),
+        complete=sorted(encoder.complete),
     )
 
 
@@ -294,4 +299,6 @@ def load_encoder(spec: RankingSpec) -> ClickEncoder:
         marks=NumberMarks(
             {**dict.fromkeys(number_columns(schema), False), **spec.decimal_comma}, spec.units
         ),
+        span=tuple(spec.span),
+        complete=frozenset(spec.complete),
     )

@@ -16,7 +16,7 @@ from torch import nn
 
 from ...base.account import note
 from ...base.errors import InputError
-from ...data.clicks.account import note_unseen_lists
+from ...data.clicks.account import empty_cells, note_unseen_lists
 from ...data.clicks.batches import ClickRows
 from ...data.clicks.coding import Rows
 from ...data.clicks.encoder import ClickEncoder
@@ -25,6 +25,7 @@ from ...data.clicks.layouts import files_of, log_of
 from ...data.clicks.log import count_rows, scan_log
 from ...data.clicks.marks import number_columns, with_points
 from ...data.clicks.schema import Schema
+from ...data.clicks.times import check_as_in_log
 from ...data.clicks.vocabulary import UNSEEN, clean
 from ...data.formats.tables import collect
 from ..engine.inference.members import member_key
@@ -120,8 +121,8 @@ def predict_parts(
     counts = Counter[str]()
     for block in _blocks(items):
         try:
-            table = _scored_rows(model, block, encoder, context)
-            counts.update(_counts(table))
+            table, empty = _scored_rows(model, block, encoder, context)
+            counts.update(_counts(table) | empty)
             ends = np.cumsum([0, *(item["rows"] for item in block)]).tolist()
             answers += [table[start:stop] for start, stop in pairwise(ends)]
         except ValueError as error:
@@ -164,8 +165,10 @@ def _scored_rows(
     items: Sequence[RowsItem],
     encoder: ClickEncoder,
     context: Context[RankingPredictOptions, RankingSpec],
-) -> pl.DataFrame:
-    """Rows of the output of the items of a block."""
+) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Rows of the output of the items of a block, and how many cells are empty that are not in the
+    training part.
+    """
     file, start, tasks = items[0]["file"], items[0]["start"], context.spec.tasks
     count = sum(item["rows"] for item in items)
     frame, names = scan_log(file)
@@ -173,13 +176,14 @@ def _scored_rows(
     table = collect(file, frame.select(present).slice(start, count)) if present else pl.DataFrame()
     table = with_points(table, number_columns(encoder.schema), file, encoder.marks)
     coded = encoder.rows(table, file, labels=False)
+    check_as_in_log(coded.time, encoder.span, encoder.schema, file)
     note_table(encoder, coded, names)
     batches = list(
         probabilities(model, ClickRows(encoder, coded), context.device, context.options.batch_size)
     )
     probability = np.concatenate(batches) if batches else np.zeros((0, len(tasks)), np.float32)
     types, columns = schema(context.spec), encoder.schema
-    return pl.DataFrame(
+    scored = pl.DataFrame(
         {
             "row": np.arange(start, start + len(coded)),
             "part": encoder.row_parts.names(coded, member_key(Member(file)), start),
@@ -193,6 +197,7 @@ def _scored_rows(
         },
         schema_overrides={"seen_user": pl.Boolean, "seen_item": pl.Boolean},
     )
+    return scored, empty_cells(encoder, coded, names)
 
 
 def note_table(encoder: ClickEncoder, coded: Rows, names: Sequence[str]) -> None:

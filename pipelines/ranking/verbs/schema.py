@@ -66,6 +66,10 @@ def draft(options: SchemaOptions) -> Path:
         if not roles.gaps:
             parse_schema(yaml.safe_load(text), path)
         note("read", "rows", count=frame.height)
+        if out := left_out(frame, roles):
+            note("columns", "left out of the fields; the end of the schema says why", out)
+        if roles.time is None:
+            note("assumed", "no column holds times: no histories are drafted, and parts are random")
         publish(account)
     write_text(path, text)
     say(f"schema {path}: a guess from {frame.height:,} rows; read it before you train")
@@ -188,8 +192,7 @@ def schema_text(frame: pl.DataFrame, roles: Roles, files: Sequence[str], path: P
             "# time: {column: COLUMN, unit: s}   # found none; histories and splits in time need "
             "one"
         )
-    fields, out = _field_lines(frame, roles)
-    lines += [*fields, *_sequence_lines(roles)]
+    lines += [*_field_lines(frame, roles), *_sequence_lines(roles)]
     lines.append(
         "tasks:                          # `only_where: {column: click}` counts a task on clicked "
         "rows only"
@@ -200,24 +203,37 @@ def schema_text(frame: pl.DataFrame, roles: Roles, files: Sequence[str], path: P
         f"split: {{by: {_split(frame, roles)}, train: 0.8, validation: 0.1}}   # user (each one's "
         "rows in time), time or random"
     )
-    if out:
-        lines += ["# Left out:", *out]
+    if out := left_out(frame, roles):
+        lines += ["# Left out:"]
+        lines += [f"#   {name!r}: {why}".replace("\n", " ") for name, why in out.items()]
     return "\n".join(lines) + "\n"
 
 
-def _field_lines(frame: pl.DataFrame, roles: Roles) -> tuple[list[str], list[str]]:
-    """The lines of the fields, and those of the columns that are left out."""
+def left_out(frame: pl.DataFrame, roles: Roles) -> dict[str, str]:
+    """The columns that have no role and are no field, and why."""
     labels = {label["column"] for label in roles.tasks.values()}
+    return {
+        column.name: why
+        for column in roles.columns
+        if column not in (roles.user, roles.item, roles.time)
+        and column.name not in labels
+        and not _is_history(column, roles)
+        and (why := unfit(column, frame.height))
+    }
+
+
+def _field_lines(frame: pl.DataFrame, roles: Roles) -> list[str]:
+    """The lines of the fields."""
+    labels = {label["column"] for label in roles.tasks.values()}
+    out = left_out(frame, roles)
     ids = [column for column in (roles.user, roles.item) if column is not None]
     sides = sides_of(frame, *(column.name for column in ids)) if len(ids) == 2 else {}
     numeric: list[str] = []
     categorical: list[str] = []
-    out: list[str] = []
     for column in roles.columns:
-        if column is roles.time or column.name in labels or _is_history(column, roles):
+        if column is roles.time or column.name in labels or column.name in out:
             continue
-        if column not in ids and (why := unfit(column, frame.height)):
-            out.append(f"#   {column.name!r}: {why}".replace("\n", " "))
+        if _is_history(column, roles):
             continue
         side: dict[str, object] = {"side": sides[column.name]} if column.name in sides else {}
         if column not in ids and _as_number(column):
@@ -230,7 +246,7 @@ def _field_lines(frame: pl.DataFrame, roles: Roles) -> tuple[list[str], list[str
     lines = [f"{title}unseen", *categorical]
     if numeric:
         lines += ["numeric:                        # numbers, cut into buckets of equal count"]
-    return lines + numeric, out
+    return lines + numeric
 
 
 def _as_number(column: ColumnFacts) -> bool:
