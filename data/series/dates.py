@@ -1,6 +1,7 @@
 """Dates in the cells of a table, as instants."""
 
 from dataclasses import dataclass
+from datetime import time, timedelta
 
 import polars as pl
 
@@ -42,7 +43,7 @@ class ReadTimes:
 
     times    Datetime("us"), in UTC where the cells have an offset; null for what is no date
     order    of day, month and year where the cells left a choice, else "auto"
-    local    whether `times` are what a clock on the wall showed, because the offset changes
+    local    whether `times` are what a clock on the wall showed
     assumed  what was assumed on the way, in words
     """
 
@@ -59,7 +60,8 @@ def read_times(
 
     order: of day, month and year in cells such as 01/02/2024; "auto" reads them where only one
     order fits all cells. local: take the time on the wall where cells have an offset; it is also
-    taken where the offset changes and all rows are at one time of the day. digits: whether numbers
+    taken where all rows are at midnight there, or where the offset changes and all rows are at one
+    time of the day. digits: whether numbers
     (20240131, 2024, seconds since 1970) are dates.
 
     Raises TypeError with a reason when the column cannot hold dates, or could be read in two ways.
@@ -127,14 +129,16 @@ def _with_zone(text: pl.Series, times: pl.Series, local: bool) -> _Read:
 
 
 def _chosen_clock(times: pl.Series, walls: pl.Series, local: bool) -> tuple[pl.Series, bool, str]:
-    """Instants in UTC, or those on the wall where days and months are meant: the offset changes,
-    and all rows are at one time of the day.
+    """Instants in UTC, or those on the wall where days and months are meant: all rows are at
+    midnight, or the offset changes and all rows are at one time of the day.
     """
-    ahead = (walls - times).drop_nulls()
+    ahead, clock = (walls - times).drop_nulls(), walls.drop_nulls().dt.time()
     # Two rows at one time on the wall are two instants: such a column means hours, not days.
-    changes = ahead.n_unique() > 1 and walls.n_unique() == times.n_unique()
-    if local or (changes and walls.drop_nulls().dt.time().n_unique() == 1):
-        return walls, True, "dates with an offset that changes are local days"
+    apart = walls.n_unique() == times.n_unique() > 1
+    changes, zoned = ahead.n_unique() > 1, bool((ahead != timedelta()).any())
+    midnights = zoned and bool((clock == time()).all())
+    if local or (apart and (midnights or (changes and clock.n_unique() == 1))):
+        return walls, True, "dates with an offset are local days"
     return times, False, "dates with an offset are in UTC"
 
 

@@ -18,7 +18,8 @@ def id_text(frame: pl.LazyFrame, columns: Sequence[str]) -> pl.Expr:
     """The name of each row's series as text, "" where a column is empty.
 
     Several columns make one name, "store/item"; a mark within a cell is written "\\/". Whole
-    numbers that a file holds as decimal numbers (12.0) are those that others hold as 12.
+    numbers that a file holds as decimal numbers (12.0) are those that others hold as 12, and blanks
+    around a name are no part of it.
     """
     schema = frame.select(columns).collect_schema()
     parts = [_cell(pl.col(name), schema[name]) for name in columns]
@@ -34,7 +35,7 @@ def _cell(cell: pl.Expr, kind: pl.DataType) -> pl.Expr:
         whole = cell.cast(pl.Int64, strict=False)
         text = pl.when(whole.cast(pl.Float64) == cell).then(whole.cast(pl.String))
         return text.otherwise(cell.cast(pl.String)).fill_null("")
-    return cell.cast(pl.String).fill_null("")
+    return cell.cast(pl.String).str.strip_chars().fill_null("")
 
 
 def id_parts(name: str, count: int) -> list[str]:

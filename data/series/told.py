@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...base.account import note
+from ..items import look_alike
 from .cells import Cells
 from .frequency import MICROSECONDS, Step
 
@@ -50,11 +51,18 @@ def note_table(
     note("read", "rows", count=rows)
     if cells.columns.ids:
         note("read", "series", count=len(times))
+        alike = [name for similar in look_alike(cells.names) for name in similar]
+        if alike:
+            note("items", "series whose names look alike, taken as different ones", alike)
     note("read", "columns to forecast", count=len(cells.columns.targets))
     if cells.times is not None:
         first = min(series[0] for series in times)
         last = max(series[-1] for series in times)
         note("read", f"dates from {_moment(first)} to {_moment(last)} in steps of {step.text}")
+        ended = [name for name, series in zip(cells.names, times) if series[-1] < last]
+        if ended:
+            what = f"series end before {_moment(last)}; their forecasts begin where they end"
+            note("items", what, ended)
         if step.business and not stated:
             note("assumed", "rows are business days, Monday to Friday")
         zoned = any("offset" in text or "1970" in text for text in cells.assumed)

@@ -109,13 +109,15 @@ def channels_figure(
     return ReportFigure("channels", f"Error of each channel{cut}", figure)
 
 
-def backtest_figure(moments: Sequence[str], model: np.ndarray, naive: np.ndarray) -> ReportFigure:
-    """Error by moment of forecast."""
+def backtest_figure(
+    moments: Sequence[str], model: np.ndarray, naive: np.ndarray, naive_name: str
+) -> ReportFigure:
+    """Error by moment of forecast, and that of the better naive forecast."""
     with styled_figure(WIDE, 3) as figure:
         axes = figure.subplots(1, 1, squeeze=False)
         place = np.arange(len(moments))
         axes[0, 0].plot(place, model, "o-", color=BLUE, label="this run")
-        axes[0, 0].plot(place, naive, "o-", color=GREY, label="repeat the last value")
+        axes[0, 0].plot(place, naive, "o-", color=GREY, label=naive_name)
         axes[0, 0].set_xticks(place, moments, rotation=30, ha="right")
         axes[0, 0].set(title="mean absolute error (scaled) by moment of forecast", ylim=(0, None))
         axes[0, 0].legend()

@@ -145,9 +145,7 @@ class Scores:
         stretch: Mapping[str, float] | None = None,
     ) -> None:
         horizon, channels = spec.horizon, len(spec.channels)
-        season = season_of(spec.frequency)
-        seasonal_name = f"repeat last {season} steps" if 1 < season <= spec.lookback else None
-        names = ["model", "repeat last", *([seasonal_name] if seasonal_name else [])]
+        names = ["model", *naive_names(spec)]
         scaled = {name: ForecastErrors(channels, horizon) for name in names}
         units, coverage, per_window = ForecastErrors(channels, horizon), Coverage(intervals), []
         naive_windows: dict[str, list[Tensor]] = {name: [] for name in names[1:]}
@@ -156,10 +154,7 @@ class Scores:
             for indices, batch in batches(dataset, range(len(dataset)), device, "score"):
                 past, truth, forecast = batch["past"], batch["future"], forward(model, batch)
                 scaled["model"].update(forecast, truth)
-                naive = {"repeat last": repeat_last(past, horizon)}
-                if seasonal_name:
-                    naive[seasonal_name] = seasonal(past, horizon, season)
-                for name, values in naive.items():
+                for name, values in naive_forecasts(past, spec).items():
                     scaled[name].update(values, truth)
                     naive_windows[name].append(_squared_by_window(values, truth))
                 mean, std = dataset.units(indices)
@@ -175,6 +170,23 @@ class Scores:
         self.coverage = coverage.compute()
         self.per_window = torch.cat(per_window).numpy()
         self.naive_per_window = torch.cat(naive_windows[self.best_naive]).numpy()
+
+
+def naive_names(spec: ForecastSpec) -> list[str]:
+    """What the naive forecasts of a run are called: the last value, and the last season where the
+    look-back holds one.
+    """
+    season = season_of(spec.frequency)
+    seasons = [f"repeat last {season} steps"] if 1 < season <= spec.lookback else []
+    return ["repeat last", *seasons]
+
+
+def naive_forecasts(past: Tensor, spec: ForecastSpec) -> dict[str, Tensor]:
+    """The naive forecasts of windows by name. past: (B, L, C), forecasts (B, H, C)."""
+    forecasts = [repeat_last(past, spec.horizon)]
+    if len(names := naive_names(spec)) > 1:
+        forecasts.append(seasonal(past, spec.horizon, season_of(spec.frequency)))
+    return dict(zip(names, forecasts, strict=True))
 
 
 def _squared_by_window(forecast: Tensor, truth: Tensor) -> Tensor:

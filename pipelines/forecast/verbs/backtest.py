@@ -20,16 +20,15 @@ from ...engine.pipeline import Calibration, Review
 from ...engine.runs.loaded import Loaded, load_run
 from ...engine.runs.report import write_report
 from ...engine.training.jobs import with_data
-from ...metrics.forecasting import repeat_last
 from .. import figures
 from ..data import ForecastSpec, ForecastWindows, open_splits
 from ..options import BacktestOptions, ForecastOptions
 from ..pipeline import ForecastPipeline
-from ..scoring import batches, forward, intervals_of
+from ..scoring import batches, forward, intervals_of, naive_forecasts, naive_names
 
 
 def backtest(pipeline: ForecastPipeline, options: BacktestOptions) -> pl.DataFrame:
-    """One row per moment: errors of the model and of repeating the last value, coverage of each
+    """One row per moment: errors of the model and of the naive forecasts, coverage of each
     interval.
 
     Writes backtest.parquet, backtest.json and backtest.html into the run. Moments inside the
@@ -52,20 +51,39 @@ def backtest(pipeline: ForecastPipeline, options: BacktestOptions) -> pl.DataFra
     write_aside(path / "backtest.parquet", table.write_parquet)
     means = table.select(pl.col(pl.Float64).mean()).row(0, named=True)
     write_json(path / "backtest.json", {"origins": len(rows), "step": step, **means})
+    naive_means = {name: means[f"{_column(name)}_mae"] for name in naive_names(spec)}
+    best_naive = min(naive_means, key=lambda name: naive_means[name])
+    verdict = "better" if means["mae"] < naive_means[best_naive] else "WORSE"
     headline = (
-        f"{len(rows)} moments: MAE {means['mae']:.3f} on average (standardised), repeat last "
-        f"{means['repeat_last_mae']:.3f}"
+        f"{len(rows)} moments{_known_moments(table)}: MAE {means['mae']:.3f} on average "
+        f"(standardised), {verdict} than {best_naive} ({naive_means[best_naive]:.3f})"
     )
     figure = figures.backtest_figure(
         [str(row["origin"])[:16].replace("T", " ") for row in rows],
         np.array([row["mae"] for row in rows]),
-        np.array([row["repeat_last_mae"] for row in rows]),
+        np.array([row[f"{_column(best_naive)}_mae"] for row in rows]),
+        best_naive,
     )
     review = Review({}, headline, [figure], {"Moments": table})
     write_report(loaded.run, pipeline, review, name="backtest")
     say(headline)
     say(f"report {path / 'backtest.html'}")
     return table
+
+
+def _column(naive: str) -> str:
+    """How the columns of a naive forecast begin."""
+    return naive.replace(" ", "_")
+
+
+def _known_moments(table: pl.DataFrame) -> str:
+    """How many moments the model was trained on, and its error at the others, in words."""
+    count = int(table["in_training_part"].sum())
+    if not count:
+        return ""
+    rest = table.filter(~pl.col("in_training_part"))
+    error = f"; MAE {rest['mae'].mean():.3f} at the others" if rest.height else ""
+    return f" ({count} of them in the training part{error})"
 
 
 def _windows(
@@ -103,8 +121,11 @@ def moment_rows(
     with torch.no_grad():
         for indices, batch in batches(dataset, windows, device, "backtest"):
             truth, forecast = batch["future"], forward(model, batch)
-            naive = repeat_last(batch["past"], spec.horizon)
-            error, naive_error = (forecast - truth).cpu(), (naive - truth).cpu()
+            error = (forecast - truth).cpu()
+            naive_errors = {
+                _column(name): (values - truth).cpu()
+                for name, values in naive_forecasts(batch["past"], spec).items()
+            }
             for row, index in enumerate(indices):
                 start = index + spec.lookback
                 coverage = {
@@ -121,8 +142,14 @@ def moment_rows(
                         "in_training_part": start < training_rows,
                         "mse": float(error[row].square().mean()),
                         "mae": float(error[row].abs().mean()),
-                        "repeat_last_mse": float(naive_error[row].square().mean()),
-                        "repeat_last_mae": float(naive_error[row].abs().mean()),
+                        **{
+                            f"{name}_{score}": float(values.mean())
+                            for name, wrong in naive_errors.items()
+                            for score, values in (
+                                ("mse", wrong[row].square()),
+                                ("mae", wrong[row].abs()),
+                            )
+                        },
                         **coverage,
                     }
                 )

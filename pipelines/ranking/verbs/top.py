@@ -230,6 +230,8 @@ def lists(
     all tasks.
     """
     pairs, count = Pairs(encoder, users, candidates), len(candidates)
+    if not options.seen and not pairs.order:
+        note("assumed", "the run has no histories of items: lists hold what users have met, too")
     block = max(1, options.batch_size // count)
     with Progressbar(total=len(users), unit="list", desc="top") as bar:
         for start in range(0, len(users), block):

@@ -174,6 +174,15 @@ def test_days_with_an_offset_that_changes_are_local_days(
     assert any("local days" in line for line in account.lines())
 
 
+def test_midnights_of_one_summer_are_the_days_that_a_longer_file_has(tmp_path: Path) -> None:
+    for days in (60, 250):  # within one offset, and beyond it
+        local = [datetime(2022, 4, 1, tzinfo=BERLIN) + timedelta(i) for i in range(days)]
+        pl.DataFrame({"date": local, "a": range(days)}).write_parquet(tmp_path / "x.parquet")
+        panel = read_panel(tmp_path / "x.parquet")
+        assert panel.series[0].times[0] == np.datetime64("2022-04-01")
+        assert panel.local
+
+
 def test_hours_with_an_offset_that_changes_are_instants(tmp_path: Path) -> None:
     start = datetime(2022, 10, 29, tzinfo=UTC)
     local = [(start + timedelta(hours=i)).astimezone(BERLIN) for i in range(60)]

@@ -134,3 +134,28 @@ def test_the_account_tells_of_series_and_of_times_without_a_zone(tmp_path: Path)
     with opened() as account:
         read_panel(tmp_path / "y.csv")
     assert any("times without a time zone" in line for line in account.lines())
+
+
+def test_blanks_around_a_name_are_no_part_of_it_and_names_that_look_alike_are_said(
+    tmp_path: Path,
+) -> None:
+    rows = [("West" if day < 15 else "West ", day) for day in range(10, 20)]
+    rows += [(name, day) for name in ("North", "north") for day in range(10, 20)]
+    text = "".join(f"{name},2024-01-{day},{day}\n" for name, day in rows)
+    (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + text)
+    with opened() as account:
+        panel = read_panel(tmp_path / "x.csv")
+    assert sorted(series.name for series in panel.series) == ["North", "West", "north"]
+    alike = [e for e in account.to_json() if "look alike" in e["what"]]
+    assert [e["names"] for e in alike] == [["North", "north"]]
+    assert not any("series end before" in line for line in account.lines())
+
+
+def test_series_that_end_before_the_others_are_said(tmp_path: Path) -> None:
+    rows = [("a", day) for day in range(10, 20)] + [("b", day) for day in range(10, 16)]
+    text = "".join(f"{name},2024-01-{day},{day}\n" for name, day in rows)
+    (tmp_path / "x.csv").write_text("unique_id,ds,y\n" + text)
+    with opened() as account:
+        read_panel(tmp_path / "x.csv")
+    ended = [e for e in account.to_json() if e["what"].startswith("series end before 2024-01-19")]
+    assert [e["names"] for e in ended] == [["b"]]

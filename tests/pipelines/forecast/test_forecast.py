@@ -122,7 +122,13 @@ def test_backtest_compares_with_what_came(trained):
     assert not rows["in_training_part"].any()
     early = pipelines.forecast.backtest(run=run.path, origins=19, step=30)
     assert early["in_training_part"].sum() == sum(moment < told[420] for moment in early["origin"])
-    assert json.loads((run.path / "backtest.json").read_text())["origins"] == early.height
+    facts = json.loads((run.path / "backtest.json").read_text())
+    assert facts["origins"] == early.height
+    # The season is a naive forecast, too, and the better one is what the model is compared with.
+    assert facts["repeat_last_24_steps_mae"] < facts["repeat_last_mae"]
+    told = (run.path / "backtest.html").read_text()
+    assert f"{early['in_training_part'].sum()} of them in the training part" in told
+    assert "than repeat last 24 steps" in told
     assert (run.path / "backtest.html").exists()
 
 
