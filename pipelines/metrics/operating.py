@@ -67,16 +67,22 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:
     """The temperature T, from 0.05 to 20, for which softmax(logits / T) has the smallest log-loss
     (Guo et al., arXiv 1706.04599).
 
-    labels: int (N,); logits: (N, K). Without samples it is 1.
+    The true class counts as 1 - 1 / (N + 2), as Platt (1999) has it for two classes: N samples that
+    are all right are no proof that the next one is, and T would fall to its bound.
+
+    labels: int (N,); logits: (N, K). Without samples, or with one class, it is 1.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
-    if not len(labels):
+    count, classes = logits.shape
+    if not count or classes < 2:
         return 1.0
-    true_class = np.arange(len(labels)), labels
+    doubt = 1 / (count + 2)
+    target = np.full((count, classes), doubt / (classes - 1))
+    target[np.arange(count), labels] = 1 - doubt
     fit = minimize_scalar(
-        lambda t: -log_softmax(logits / np.exp(t), axis=1)[true_class].mean(),
+        lambda t: -(target * log_softmax(logits / np.exp(t), axis=1)).sum(1).mean(),
         bounds=np.log([0.05, 20.0]),
         method="bounded",
     )

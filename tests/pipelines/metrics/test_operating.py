@@ -82,3 +82,13 @@ def test_the_temperature_is_found() -> None:
     labels = (chance.cumsum(1) > generator.random((4000, 1))).argmax(1)
     assert fit_temperature(labels, 3 * logits) == pytest.approx(3, rel=0.1)
     assert fit_temperature(labels[:0], logits[:0]) == 1
+
+
+def test_samples_that_are_all_right_are_no_proof_that_the_next_one_is() -> None:
+    """The mean probability of the true class of N of them is that of the rule of succession."""
+    for count in (3, 30, 300):
+        labels = np.arange(count) % 3
+        logits = np.where(np.eye(3)[labels] > 0, 4.0, 0.0)
+        chance = np.exp(logits / fit_temperature(labels, logits))
+        right = (chance / chance.sum(1, keepdims=True))[np.arange(count), labels]
+        assert right == pytest.approx((count + 1) / (count + 2), abs=1e-4)
