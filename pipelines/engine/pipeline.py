@@ -349,6 +349,16 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
         """
         return Member(item["file"])
 
+    def training_parts(self, splits: Splits[SpecT, DataT], members: Mapping[str, str]) -> pl.Series:
+        """The part that each item of the test part was in when the run was trained, null for new
+        ones; empty where the task cannot tell. By default by `Splits.members`.
+
+        members: what the run has stored of them.
+        """
+        from .inference.members import parts_column
+
+        return parts_column(members, splits.members.get("test", ()))
+
     def prediction_schema(self, options: PredictOptionsT, spec: SpecT) -> Schema:
         """Column names and polars types of the rows that `predict` gives."""
         raise NotImplementedError

@@ -157,7 +157,8 @@ def open_of_run(
     if as_test:
         groups = _groups_of(dialogues, table.columns.get("group"))
         part = TunePart(dialogues, coded, groups, coder, [texts.part("test") for texts in general])
-        return Splits(part, part, part, spec)
+        members = {"test": [Member(d.file, str(d.row)) for d in dialogues]}
+        return Splits(part, part, part, spec, members=members)
     return _parts(options, spec, dialogues, coded, coder, general, new=False)
 
 

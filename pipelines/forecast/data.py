@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
+import polars as pl
 import torch
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from ...data.series.windows import Scaler, WindowDataset, time_marks
 from ..engine.pipeline import Splits
 from ..engine.spec import Spec
 from .options import ForecastOptions, unread_sizes
+from .part_ends import PartEnd, known_rows, part_ends
 from .usable import PartedSeries, parted_series, sizes, with_sizes
 
 LARGEST = 1e18  # its square is a float32
@@ -84,6 +86,8 @@ class ForecastSpec(Spec):
     input: InputFacts
     names: list[str] = field(default_factory=list)
     """Of the series of a long table, in the order of the calibration; older runs have none."""
+    ends: list[dict[str, PartEnd]] = field(default_factory=list)
+    """Of the parts of each series; older runs have none."""
 
 
 class SeriesPart:
@@ -114,7 +118,10 @@ class ForecastWindows(WindowDataset):
     times    instants of the rows, one array per series, on the same rows as the values
     names    of the series; ids: what each column of ids holds, where there are several
     part     train, validation or test
+    known_rows  how many rows of each series a run has seen, by part; of new data alone
     """
+
+    known_rows: Sequence[Mapping[str, int]] = ()
 
     def __init__(
         self,
@@ -131,6 +138,20 @@ class ForecastWindows(WindowDataset):
         self.times = [part.times for part in parts]
         self._mean = _stacked([scaler.mean for scaler in self.scalers])
         self._std = _stacked([scaler.std for scaler in self.scalers])
+
+    def parts_in_training(self) -> pl.Series:
+        """The part of the run's training in which each window ends, null for new rows; empty where
+        the run does not know it.
+        """
+        counts = torch.diff(self._ends, prepend=torch.zeros(1, dtype=self._ends.dtype)).tolist()
+        parts = [pl.Series("part", [], pl.String)]
+        for count, stops in zip(counts, self.known_rows, strict=False):
+            ends = np.arange(count) * self.stride + self.lookback + self.horizon
+            known = pl.Series("part", [None], pl.String).new_from_index(0, count)
+            for name in reversed(stops):
+                known = known.set(pl.Series(ends <= stops[name]), name)
+            parts.append(known)
+        return pl.concat(parts)
 
     def units(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the windows' channels, each (B or 1, 1, C) float64."""
@@ -283,6 +304,12 @@ def open_splits(
         raise InputError(f"{options.data}: {error}") from None
     if spec is None:
         spec = _new_spec(panel, options, chosen)
+    elif as_test:
+        ends = dict(zip(spec.names or [None], spec.ends, strict=False))
+        test.known_rows = [
+            known_rows(series, ends.get(series.name if spec.names else None, {}))
+            for series in panel.series
+        ]
     return Splits(train, validation, test, spec)
 
 
@@ -344,4 +371,5 @@ def _new_spec(
         data_sha256=digest.hexdigest(),
         input=InputFacts(columns=channels, known=known, step=panel.frequency, rows_needed=lookback),
         names=[] if shared else [parted.series.name for parted in chosen],
+        ends=part_ends(chosen),
     )

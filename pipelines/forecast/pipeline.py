@@ -69,6 +69,10 @@ class ForecastPipeline(Pipeline[ForecastOptions, ForecastSpec]):
         """Read, check, split, scale by the training rows, cut windows."""
         return open_splits(options, spec, as_test)
 
+    def training_parts(self, splits: Splits[ForecastSpec], members: Mapping[str, str]) -> pl.Series:
+        """By the last rows of the parts."""
+        return splits.test.parts_in_training()
+
     def build_model(self, options: ForecastOptions, spec: ForecastSpec) -> nn.Module:
         """SOFTS, or its encoder with another mechanism."""
         return SOFTS(

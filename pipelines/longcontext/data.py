@@ -112,17 +112,17 @@ def open_splits(
         parts = _as_they_are(options, table, as_test)
     datasets = {name: _dataset(part, coder, opened, name) for name, part in parts.items()}
     spec = spec or _new_spec(name, table, opened, datasets)
-    if as_test:
-        return Splits(*[datasets["test"]] * 3, spec=spec)
-    assets: dict[str, Callable[[Path], object]] = {}
     members: dict[str, list[Member]] = {}
-    if table.are_texts:
-        assets[ASSET] = partial(_write_prompts, prompts=parts["test"])
-    elif Path(options.data).is_file():
+    if not table.are_texts and Path(options.data).is_file():
         members = {
             name: [Member(options.data, str(prompt.row)) for prompt in part]
             for name, part in parts.items()
         }
+    if as_test:
+        return Splits(*[datasets["test"]] * 3, spec=spec, members=members)
+    assets: dict[str, Callable[[Path], object]] = {}
+    if table.are_texts:
+        assets[ASSET] = partial(_write_prompts, prompts=parts["test"])
     train, validation, test = (datasets[name] for name in ("train", "validation", "test"))
     return Splits(train, validation, test, spec, assets, members)
 

@@ -212,8 +212,10 @@ def open_splits(
     if as_test and spec is not None:
         test_rows = xrays.rows("test")
         reader = _readable(reader, test_rows if len(test_rows) else xrays.rows())
-        part = kind(reader, reader.xrays.rows(), spec.classes)
-        return Splits(part, part, part, spec)
+        rows = reader.xrays.rows()
+        part = kind(reader, rows, spec.classes)
+        members = _members_of(reader.xrays, rows)
+        return Splits(part, part, part, spec, members={"test": members})
     unread: list[str] = []
     if spec is None:
         reader = _readable(reader, xrays.rows())
@@ -296,10 +298,11 @@ def _copies(reader: XrayReader) -> list[list[str]]:
 
 def _members(xrays: XraySet, subsets: Subsets) -> dict[str, list[Member]]:
     """The pictures of each part, by which later predictions name it."""
-    return {
-        part: [member_of(xrays.files[row], xrays.names[row], xrays.places[row]) for row in rows]
-        for part, rows in subsets._asdict().items()
-    }
+    return {part: _members_of(xrays, rows) for part, rows in subsets._asdict().items()}
+
+
+def _members_of(xrays: XraySet, rows: np.ndarray) -> list[Member]:
+    return [member_of(xrays.files[row], xrays.names[row], xrays.places[row]) for row in rows]
 
 
 def member_of(file: str, name: str, place: tuple[str, int] | None) -> Member:

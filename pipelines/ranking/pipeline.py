@@ -85,6 +85,11 @@ class RankingPipeline(Pipeline[RankingOptions, RankingSpec]):
         """Read, split, make vocabularies and histories (or take those of the run), encode."""
         return open_new_log(options) if spec is None else open_log_of_run(options, spec, as_test)
 
+    def training_parts(self, splits: Splits[RankingSpec], members: Mapping[str, str]) -> pl.Series:
+        """By what the rows hold."""
+        part = splits.test
+        return part.encoder.row_parts.names(part.rows).gather(part.which)
+
     def build_model(self, options: RankingOptions, spec: RankingSpec) -> nn.Module:
         """INFNet or a rival; `ValueError` for sizes that do not fit together."""
         layout, o = spec.layout, options

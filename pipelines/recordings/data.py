@@ -238,7 +238,8 @@ def open_splits(
     if as_test and spec is not None:
         source.standardise_by(None if spec.prior is None else opened(spec.prior))
         part = RecordingSet(source, range(len(source)), spec.classes)
-        return Splits(part, part, part, spec)
+        members = [member_of(utterance) for utterance in source.utterances]
+        return Splits(part, part, part, spec, members={"test": members})
     subsets = split(source, options)
     classes = classes_of(source) if spec is None else spec.classes
     if spec is None:

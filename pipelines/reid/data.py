@@ -90,7 +90,8 @@ def open_pictures(
     if as_test and spec is not None:
         rows = rows_to_score(pictures)
         part = _labelled(source, rows, goal, spec.classes)
-        return Splits(part, part, part, spec)
+        members = [Member(pictures.paths[row]) for row in rows]
+        return Splits(part, part, part, spec, members={"test": members})
     if goal == "search":
         check_unread(options, ("imbalance",), OF_CLASSES)
     rows = split_rows(options, source, goal)
@@ -344,8 +345,10 @@ def _open_attributes(
         note("columns", "not used", unused)
     samples = _samples_of_attributes(source, names)
     if as_test and spec is not None:
-        part = _without_cameras(Pictures(source, *samples(rows_to_score(pictures))))
-        return Splits(part, part, part, spec)
+        to_score = rows_to_score(pictures)
+        part = _without_cameras(Pictures(source, *samples(to_score)))
+        members = [Member(pictures.paths[row]) for row in to_score]
+        return Splits(part, part, part, spec, members={"test": members})
     # Attributes are of kinds of things, not of a single one: any picture may be in any part.
     rows = split_rows(options, source, "any")
     if spec is None:

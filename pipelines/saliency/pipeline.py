@@ -80,7 +80,7 @@ class SaliencyPipeline(
             rows = source.scenes.rows("test")
             part = Scenes(source, rows if len(rows) else source.scenes.rows())
             spec = spec or describe_source(source, {"test": len(part)}, None)
-            return Splits(part, part, part, spec)
+            return Splits(part, part, part, spec, members={"test": part.members()})
         subsets = split(options, source)
         if spec is None:
             inverted = check_polarity(source, subsets.train)

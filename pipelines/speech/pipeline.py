@@ -93,7 +93,8 @@ class SpeechPipeline(
             every_row = range(len(utterances))
             named = [row for row in every_row if utterances[row].part == "test"]
             tested = part(Recordings, named or every_row)
-            return Splits(tested, tested, tested, known_spec)
+            members = members_of({"test": tested})
+            return Splits(tested, tested, tested, known_spec, members=members)
         subsets = split_recordings(options, utterances)
         text = tokens.to_json()
         train = part(TrainingRecordings, subsets.train)

@@ -5,7 +5,6 @@ Shapes: n texts of a part, L outputs.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,14 +25,21 @@ from ...data.texts.table import FIELDS, TextReading, TextTable, read_text_data, 
 from ...data.texts.tokens import Tokenizer
 from ...data.texts.words import word_spans
 from ..engine.command_line.checks import check_unread
-from ..engine.pipeline import Member, Splits
+from ..engine.pipeline import Splits
 from ..engine.subsets import Subsets
 from ..engine.training.order import mix
 from .coding import CodedTexts, TextCoder, knowledge_texts, learn_columns, load_coder
 from .linear import Rows, best_linear, fit_linear, with_base
 from .network import encoder_of
 from .options import NETWORKS, TextOptions
-from .parts import check_equal_texts, groups_of, split, without_rare_classes
+from .parts import (
+    PARTS_OF_TEXTS,
+    check_equal_texts,
+    groups_of,
+    keys_of_parts,
+    split,
+    without_rare_classes,
+)
 from .spec import EncoderFacts, InputFacts, TextSpec
 from .vectors import learn_vectors
 
@@ -151,9 +157,9 @@ def open_new(options: TextOptions) -> Splits[TextSpec, TextPart]:
         train_part.base = fitted.base
         by_source = fitted.sources is not None
         spec = replace(spec, fitted=fitted, by_source=by_source)
-    parts = {"train": train_part, "validation": validation, "test": test}
-    members = {name: _members(options.data, part) for name, part in parts.items()}
-    return Splits(train_part, validation, test, spec, coder.assets(), members)
+    keys = keys_of_parts(table, subsets)
+    assets = {**coder.assets(), PARTS_OF_TEXTS: keys.write_parquet}
+    return Splits(train_part, validation, test, spec, assets)
 
 
 def open_of_run(options: TextOptions, spec: TextSpec, as_test: bool) -> Splits[TextSpec, TextPart]:
@@ -312,10 +318,3 @@ def _counts_pieces(options: TextOptions, texts: Sequence[str]) -> bool:
     if middle < SHORT:
         note("assumed", f"texts are short ({middle:.0f} words): pieces of words are counted, too")
     return middle < SHORT
-
-
-def _members(folder: str, part: TextPart) -> list[Member]:
-    """The files of a part that are a text each. Texts of tables are told by their words alone."""
-    if not part.table.files:
-        return []
-    return [Member(os.path.join(folder, name)) for name in part.table.ids]

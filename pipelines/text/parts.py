@@ -5,10 +5,14 @@ Shapes: N texts.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import numpy as np
+import polars as pl
 
 from ...base.account import doubt, note
 from ...base.errors import fail, shown
@@ -27,6 +31,8 @@ from ..engine.subsets import (
 from ..engine.training.order import mix
 from .options import TextOptions
 
+PARTS_OF_TEXTS = "parts.parquet"
+
 
 def groups_of(table: TextTable) -> np.ndarray:
     """A number for each text, int64 (N,): equal for texts of one group, and for equal texts."""
@@ -41,7 +47,43 @@ def groups_of(table: TextTable) -> np.ndarray:
 
 def plain_texts(table: TextTable) -> list[str]:
     """Texts by which equal ones are known: without regard to case and white space."""
-    return [" ".join(text.split()).casefold() for text in table.texts]
+    return [_plain(text) for text in table.texts]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def text_keys(texts: Sequence[str]) -> pl.Series:
+    """A hash of each text, UInt64 (N,), equal for equal texts; null for those without words."""
+    plain = [_plain(text).encode("utf-8", "surrogatepass") for text in texts]
+    keys = [
+        int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) if text else None
+        for text in plain
+    ]
+    return pl.Series("key", keys, pl.UInt64)
+
+
+def keys_of_parts(table: TextTable, subsets: Subsets) -> pl.DataFrame:
+    """The part of each text by its key; a text in two parts is of the first."""
+    keys = text_keys(table.texts)
+    frames = [
+        pl.DataFrame({"key": keys.gather(rows)}).with_columns(part=pl.lit(name))
+        for name, rows in subsets._asdict().items()
+    ]
+    return pl.concat(frames).drop_nulls().unique("key", keep="first", maintain_order=True)
+
+
+def parts_of_texts(texts: Sequence[str], folder: Path | None) -> pl.Series:
+    """The part that each text was in when the run with these assets was trained, null for new ones,
+    and for all where a run of an earlier version does not say it.
+    """
+    path = None if folder is None else folder / PARTS_OF_TEXTS
+    if path is None or not path.exists():
+        return pl.repeat(None, len(texts), dtype=pl.String, eager=True).alias("part")
+    known = pl.read_parquet(path, glob=False)
+    keys = text_keys(texts).to_frame()
+    return keys.join(known, on="key", how="left", maintain_order="left")["part"]
 
 
 def without_rare_classes(where: object, table: TextTable, least: int) -> TextTable:

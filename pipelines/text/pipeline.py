@@ -4,7 +4,7 @@ texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from ..engine.pipeline import (
     Context,
     ExportInputs,
     FreeAxes,
-    Member,
     Pipeline,
     Review,
     Schema,
@@ -35,6 +34,7 @@ from .explanation.examples import example_figures
 from .explanation.sums import told_of
 from .linear import losses
 from .options import TextOptions, TextPredictOptions
+from .parts import parts_of_texts
 from .prediction import TextItem, answer_lines, list_parts, predict_parts, schema
 from .probabilities import calibrated, check_calibration, fit_calibration, tell
 from .rungs import TextRungs, logits_of
@@ -177,9 +177,11 @@ class TextPipeline(Pipeline[TextOptions, TextSpec, TextPredictOptions, TextPart,
         """Parts of 1,024 texts."""
         return list_parts(options, spec)
 
-    def member(self, item: TextItem) -> Member:
-        """The file of a text that is one, or that it is in."""
-        return Member(item["file"])
+    def training_parts(
+        self, splits: Splits[TextSpec, TextPart], members: Mapping[str, str]
+    ) -> pl.Series:
+        """By the texts themselves."""
+        return parts_of_texts(splits.test.table.texts, splits.spec.assets_folder)
 
     def prediction_schema(self, options: TextPredictOptions, spec: TextSpec) -> Schema:
         """row, id, then labels, prediction or number, the most probable labels, the set."""

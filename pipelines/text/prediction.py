@@ -37,6 +37,7 @@ from ..engine.pipeline import Context, Item
 from .coding import TextCoder, inputs_of, load_coder
 from .data import reading_of_run
 from .options import TextPredictOptions
+from .parts import parts_of_texts
 from .probabilities import ancestors, tell
 from .spec import KNOWLEDGE, TERMS, TOKENIZER, TextSpec
 
@@ -146,7 +147,7 @@ def _parts_of_lines(path: Path, name: str) -> list[TextItem]:
 
 def schema(options: TextPredictOptions, spec: TextSpec) -> dict[str, pl.DataType]:
     """Columns of the output."""
-    columns: dict[str, pl.DataType] = {"row": pl.Int64(), "id": pl.String()}
+    columns: dict[str, pl.DataType] = {"row": pl.Int64(), "id": pl.String(), "part": pl.String()}
     if spec.goal == "number":
         return {**columns, "prediction": pl.Float64(), "low": pl.Float64(), "high": pl.Float64()}
     texts, chances = pl.List(pl.String()), pl.List(pl.Float32())
@@ -179,7 +180,11 @@ def predict_parts(
             except ValueError as error:
                 answers.append(error)
                 continue
-            numbered = {"row": np.arange(len(table)) + item["start"], "id": table.ids}
+            numbered = {
+                "row": np.arange(len(table)) + item["start"],
+                "id": table.ids,
+                "part": parts_of_texts(table.texts, spec.assets_folder),
+            }
             answers.append(pl.DataFrame({**numbered, **rows}, schema=schema(options, spec)))
             note("read", "texts", count=len(table))
     return answers

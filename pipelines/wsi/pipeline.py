@@ -100,7 +100,10 @@ class WsiPipeline(Pipeline[WsiOptions, WsiSpec, WsiPredictOptions, BagSet, BagIt
             )
         if as_test:
             bags = BagSet(source, range(len(source.cohort)), classes)
-            return Splits(bags, bags, bags, spec or spec_of(source, {"train": bags}, options))
+            spec = spec or spec_of(source, {"train": bags}, options)
+            # A slide is known by its own file and by that of its features: either will do.
+            members = [source.members(row)[0] for row in bags.rows]
+            return Splits(bags, bags, bags, spec, members={"test": members})
         subsets = split(source.cohort, options.seed, source.where)
         parts = {name: BagSet(source, rows, classes) for name, rows in subsets._asdict().items()}
         train = parts["train"]

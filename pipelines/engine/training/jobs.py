@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -23,7 +23,7 @@ from ...figures.ladder import ladder_figure
 from ..accounts import publish
 from ..command_line import machine
 from ..command_line.terminal import say
-from ..inference.members import write_members
+from ..inference.members import read_members, write_members
 from ..inference.shards import predict
 from ..ladder import Ladder, ladder_metrics, ladder_rows, ladder_table, refitted, verdict
 from ..options import FREE_ON_RESUME, SAMPLE_PRESET, EvaluateOptions, TrainOptions
@@ -318,6 +318,15 @@ def _card(
     }
 
 
+def note_known(pipeline: AnyPipeline, splits: Splits[Any, Any], run: RunDirectory) -> None:
+    """Note how many of the items to score were in a part that the run has learned or chosen by."""
+    parts = pipeline.training_parts(splits, read_members(run.path / MEMBERS))
+    for name in ("train", "validation"):
+        if count := int((parts == name).sum()):
+            of_all = f"of {len(parts):,} items are in the {name} part of the run"
+            note("items", f"{of_all}: scores on them say little of new ones", count=count)
+
+
 def evaluate(
     pipeline: AnyPipeline, options: EvaluateOptions, loaded: Loaded | None = None
 ) -> Metrics:
@@ -346,6 +355,8 @@ def _evaluate(
         account.accept |= set(loaded.options.accept)
         name = f"evaluation-{part}"
     splits = pipeline.open_data(data, loaded.spec, as_test=part == "all")
+    if part == "all":
+        note_known(pipeline, splits, loaded.run)
     publish(account, loaded.run.path / f"{name}-{ACCOUNT}")
     dataset = splits.part("test" if part == "all" else part)
     review = _reviewed(pipeline, loaded.model, loaded.ladder, dataset, loaded.context(data))
