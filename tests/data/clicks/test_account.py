@@ -9,6 +9,7 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
+from headwise.data.clicks.account import empty_cells
 from headwise.data.clicks.fit import encode_log, fit
 from headwise.data.clicks.layouts import open_log
 from headwise.data.clicks.log import Log
@@ -16,6 +17,7 @@ from headwise.data.clicks.row_parts import RowParts
 from headwise.data.clicks.schema import Schema
 from headwise.data.clicks.schema_file import parse_schema
 from headwise.data.clicks.split import PARTS
+from headwise.data.clicks.times import check_as_in_log
 from headwise.tests.data.clicks.saved import click_schema as schema
 from headwise.tests.data.clicks.saved import saved
 
@@ -221,3 +223,48 @@ def test_joined_tables_are_matched_whatever_the_type_of_their_ids(tmp_path) -> N
     pl.DataFrame({"user": ["u1", "u2"], "age": [1, 2]}).write_csv(tmp_path / "users.csv")
     with pytest.raises(InputError, match=r"users\.csv: column 'user' holds no user of the log"):
         fit(log, plan)
+
+
+def moments_table(rows: int = 400, *, start: int = 1_700_000_000) -> pl.DataFrame:
+    return table(rows).with_columns(time=start + pl.col("time"), colour=pl.lit("red"))
+
+
+@pytest.mark.parametrize(
+    ("times", "words"),
+    [
+        (20_240_110, "runs from 1970-08-23 to 1970-08-23, but that of the run's log from 2023"),
+        (45_301, "runs from 1970-01-01 to 1970-01-01, but"),
+        (1_700_000_400_000, r"not a time in s since 1970 .*name the unit \(unit: ms\)"),
+    ],
+    ids=["date", "day of Excel", "milliseconds"],
+)
+def test_rows_to_score_of_another_clock_are_refused(tmp_path, times: int, words: str) -> None:
+    log = saved(tmp_path / "a.csv", moments_table())
+    encoder, _, _ = fit(log, schema(categorical=["colour"]))
+    with pytest.raises(InputError, match=words):
+        coded = encoder.rows(moments_table(9).with_columns(time=pl.lit(times)), "new", labels=False)
+        check_as_in_log(coded.time, encoder.span, encoder.schema, "new")
+    later = encoder.rows(moments_table(9, start=1_800_000_000), "new", labels=False)
+    check_as_in_log(later.time, encoder.span, encoder.schema, "new")
+
+
+def test_cells_are_counted_that_are_empty_in_new_rows_alone(tmp_path) -> None:
+    frame = moments_table().with_columns(
+        shade=pl.when(pl.col("click") > 0).then(pl.lit("dark"))  # has empty cells in training, too
+    )
+    plan = schema(categorical=["colour", "shade"])
+    encoder, _, _ = fit(saved(tmp_path / "a.csv", frame), plan)
+    assert encoder.complete == {"colour"}
+    new = frame.head(10).with_columns(
+        colour=pl.lit(None, pl.String), time=pl.when(pl.col("click") > 0).then(pl.col("time"))
+    )
+    counts = empty_cells(encoder, encoder.rows(new, "new", labels=False), new.columns)
+    clicks = int(new["time"].null_count())
+    assert counts == {
+        "rows without a readable time, scored as of now, after all events": clicks,
+        "empty or unreadable cells of colour, of which the training part has none": 10,
+    }
+    log = saved(tmp_path / "b.csv", frame.with_columns(colour=pl.lit(None, pl.String)))
+    with opened() as account:
+        encode_log(log, encoder, split=False)
+    assert any("400 empty or unreadable cells of colour" in line for line in account.lines())

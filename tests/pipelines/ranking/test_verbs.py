@@ -336,6 +336,27 @@ class TestSchema:
         assert schema.categorical["viewed before"].split == " "
         assert open_new_log(RankingOptions(data=str(path), **SMALL)).spec.rows == 200
 
+    def test_an_outcome_is_a_task_or_is_left_out_and_never_a_field(self, tmp_path, capfd) -> None:
+        path = tmp_path / "t.csv"
+        path.write_text(
+            "user_id,item_id,date,click,likes,shared,buy,colour\n"
+            + "".join(
+                f"{n % 9},{n % 7},14.11.2023,{n % 2 * 2 - 1},{n % 30},{'yes' * (n % 2)},{n % 2},c{n % 3}\n"
+                for n in range(90)
+            )
+        )
+        schema = read_schema(pipelines.ranking.schema(data=path))
+        assert schema.tasks["click"].label.equals == 1
+        assert list(schema.tasks) == ["click", "buy"]
+        assert [*schema.categorical, *schema.numeric] == ["user_id", "item_id", "colour"]
+        shown = capfd.readouterr().err
+        assert (
+            "left out of the fields; the end of the schema says why (date, likes, shared)" in shown
+        )
+        assert "no column holds times: no histories are drafted" in shown
+        draft = (tmp_path / "t.yaml").read_text()
+        assert "'shared': holds one value; if an empty cell means no, write 0" in draft
+
     def test_columns_can_be_named(self, tmp_path) -> None:
         path = tmp_path / "t.csv"
         path.write_text(
