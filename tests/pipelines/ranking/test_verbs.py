@@ -341,7 +341,8 @@ class TestSchema:
         path.write_text(
             "user_id,item_id,date,click,likes,shared,buy,colour\n"
             + "".join(
-                f"{n % 9},{n % 7},14.11.2023,{n % 2 * 2 - 1},{n % 30},{'yes' * (n % 2)},{n % 2},c{n % 3}\n"
+                f"{n % 9},{n % 7},14.11.2023,{n % 2 * 2 - 1},{n % 30},{'yes' * (n % 2)},"
+                f"{n % 2},c{n % 3}\n"
                 for n in range(90)
             )
         )
