@@ -44,7 +44,8 @@ def read_labels(where: object, cells: Sequence[str | None]) -> list[str]:
         doubt(
             "missing-labels",
             f"{where}, row {rows[0]}{more}",
-            f"{cell}, which is no label; fill it or leave the row out",
+            f"{cell}, which is no label; fill it or leave the row out, and write a class of "
+            "this name in another word",
         )
         note("left out", "rows without a label", [f"row {row}" for row in rows])
     return _one_spelling(where, labels)

@@ -153,7 +153,8 @@ def refuse_many_classes(where: object, classes: int, texts: int) -> None:
     """Raise InputError for so many classes that their column holds something else."""
     if classes > max(20, texts // 2):
         problem = f"has {classes:,} different labels on {texts:,} texts"
-        raise fail(where, f"{problem}; name the column of the labels with --columns label=COLUMN")
+        cure = "name the column of the labels with --columns label=COLUMN, or, if they are numbers"
+        raise fail(where, f"{problem}; {cure}, write them with decimal points alone")
 
 
 def levels_of(names: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...base.account import note
-from ...base.errors import InputError, fail, shown
+from ...base.errors import InputError, fail, nearest, shown
 from ...data.columns import parse_columns
 from ...data.texts.counting import CountedTerms
 from ...data.texts.knowledge import Terms, read_terms
@@ -210,6 +210,7 @@ def truth_of(labels: TextLabels, spec: TextSpec) -> np.ndarray:
             raise InputError(
                 f"class {shown(name)} of {count:,} texts is not in the training part, so no model "
                 "can give it; leave these texts out, or give the training such texts"
+                f"{nearest(name, spec.labels)}"
             )
         if not truth.any():
             name = shown(new.most_common(1)[0][0])

@@ -18,6 +18,9 @@ OPTIONS: dict[str, tuple[str, str]] = {
     "one dash": (f"{TRAIN} -horizon 4", r"-horizon, 4 belongs to no option"),
     "value missing": (f"{TRAIN} --epochs", r"--epochs needs a value"),
     "needed option missing": ("forecast predict --run run --input x.csv", r"needs --output"),
+    "fraction for rows": (f"{TRAIN} --horizon 7.5", r"--horizon needs a whole number, got '7\.5'"),
+    "word for a limit": (f"{TRAIN} --clip much", r"--clip needs a number, got 'much'"),
+    "word in a list": (f"{TRAIN} --levels high", r"--levels cannot hold 'high'; --help says"),
     "word for a number": (f"{TRAIN} --epochs many", r"--epochs needs a whole number, got 'many'"),
     "fraction for a whole number": (
         f"{TRAIN} --epochs 2.5",

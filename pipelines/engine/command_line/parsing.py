@@ -38,6 +38,18 @@ PLAINER = (
         r"\1 needs a whole number, got ",
     ),
     (r"^Error parsing (\S+): could not convert string to float: ", r"\1 needs a number, got "),
+    (
+        r"^Error parsing (\S+): no type matching \{None\}\|INT could be .*? from \[(.*?)\]\..*",
+        r"\1 needs a whole number, got \2",
+    ),
+    (
+        r"^Error parsing (\S+): no type matching \{None\}\|FLOAT could be .*? from \[(.*?)\]\..*",
+        r"\1 needs a number, got \2",
+    ),
+    (
+        r"^Error parsing (\S+): Could not find valid parse for arguments: \[(.*)\]\s*$",
+        r"\1 cannot hold \2; --help says what it takes",
+    ),
     (r"^Missing value for argument '(\S+)'.*", r"\1 needs a value"),
     (r"^Unrecognized options: (.*\S)\s*$", r"\1 belongs to no option; --help lists them"),
 )
