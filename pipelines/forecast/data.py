@@ -148,7 +148,7 @@ class ForecastWindows(WindowDataset):
         for count, stops in zip(counts, self.known_rows, strict=False):
             ends = np.arange(count) * self.stride + self.lookback + self.horizon
             known = pl.Series("part", [None], pl.String).new_from_index(0, count)
-            for name in reversed(stops):
+            for name in reversed(list(stops)):
                 known = known.set(pl.Series(ends <= stops[name]), name)
             parts.append(known)
         return pl.concat(parts)
