@@ -21,7 +21,15 @@ from ...base.account import accepts, note
 from ...base.errors import InputError, fail, reason
 from ...base.extras import install_line
 from ...base.files import lies_in, pattern_home, similar_file, storable, walk_folder, write_aside
-from ...base.own_files import RESULTS, OwnFiles, holds_results, own_names
+from ...base.own_files import (
+    COMPANIONS,
+    RESULTS,
+    OwnFiles,
+    holds_results,
+    in_companion,
+    is_companion,
+    own_names,
+)
 from .grey_range import unit_range, wide_values
 
 if TYPE_CHECKING:
@@ -107,6 +115,8 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
             continue
         if result_files.holds(file):
             left_out.setdefault(RESULTS, []).append(name)
+        elif in_companion(file, base):
+            left_out.setdefault(COMPANIONS, []).append(name)
         elif os.path.basename(file).startswith("."):
             left_out.setdefault("hidden names", []).append(name)
         elif not name.lower().endswith(tuple(suffixes)):
@@ -136,8 +146,9 @@ def _single_picture(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
 
 
 def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones and results of the program;
-    links to folders count, and those that lead out of the folder are named in the account.
+    """Names of the folders in a folder, sorted, without hidden ones, those of storage devices
+    and packers, and results of the program; links to folders count, and those that lead out of the
+    folder are named in the account.
 
     Raises InputError where the folder cannot be listed.
     """
@@ -152,6 +163,9 @@ def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
                 continue
             if entry.name in results or holds_results(entry.path):
                 note("left out", RESULTS, [entry.name])
+                continue
+            if is_companion(entry.name):
+                note("left out", COMPANIONS, [entry.name])
                 continue
             names.append(entry.name)
             if entry.is_symlink() and not lies_in(os.path.realpath(entry.path), home):

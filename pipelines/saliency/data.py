@@ -268,7 +268,8 @@ def check_polarity(source: SceneSource, rows: np.ndarray) -> float | None:
         too = f", and {farther}" if share > INVERTED else ""
         say(
             "masks look inverted: they cover most of the picture and of its border in "
-            f"{grounds:.0%} of the scenes{too}; if they are white where the background is, turn them round"
+            f"{grounds:.0%} of the scenes{too}; if they are white where the background "
+            "is, turn them round"
         )
     elif share > INVERTED:
         say(

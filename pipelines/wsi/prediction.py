@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ...base.account import accepts, note
 from ...base.errors import fail
-from ...base.files import clear_aside, lies_in, place_below, walk_folder
+from ...base.files import clear_aside, lies_in, pattern_home, place_below, walk_folder
+from ...base.own_files import COMPANIONS, in_companion
 from ...data.columns import parse_columns
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.listed import note_whole_folder
@@ -95,6 +96,9 @@ def _files_of(path: Path, options: WsiPredictOptions) -> tuple[Path, list[str]]:
         home, files = path, _files_below(path, options)
     elif glob.has_magic(options.input) and not path.exists():
         matches = glob.glob(options.input, recursive=True)
+        if copies := [f for f in matches if in_companion(f, pattern_home(options.input))]:
+            note("left out", COMPANIONS, sorted(copies))
+            matches = sorted(set(matches) - set(copies))
         fitting = [f for f in matches if f.lower().endswith((*SLIDE_SUFFIXES, *FEATURE_SUFFIXES))]
         if other := sorted(set(matches) - set(fitting)):
             note("left out", "files of other kinds", other)

@@ -67,6 +67,19 @@ class TestList:
             "b/2.png",
         ]
 
+    def test_folders_of_storage_devices_are_left_out_of_patterns_and_classes(
+        self, tmp_path
+    ) -> None:
+        fill(
+            tmp_path, "cats/1.png", "cats/@eaDir/1.png/THUMB.png", "@eaDir/2.png", "__MACOSX/3.png"
+        )
+        with account.opened() as opened:
+            assert [name for _, name in list_pictures(f"{tmp_path}/**/*.png")] == ["cats/1.png"]
+            assert pictures.visible_folders(tmp_path) == ["cats"]
+        (line,) = opened.lines()
+        assert "cats/@eaDir/1.png/THUMB.png" in line
+        assert "__MACOSX" in line
+
     def test_brackets_in_a_name_that_exists_are_no_pattern(self, tmp_path) -> None:
         fill(tmp_path, "run [1]/a.jpg")
         assert [name for _, name in list_pictures(tmp_path / "run [1]")] == ["a.jpg"]
