@@ -17,7 +17,7 @@ import filelock
 
 from .account import accepts, doubt, note
 from .errors import InputError, closest, fail, one_line, reason, shown
-from .own_files import ASIDE, RESULTS, holds_results, own_names
+from .own_files import ASIDE, COMPANIONS, RESULTS, holds_results, is_companion, own_names
 
 JSON_CAP = 1 << 30  # bytes
 _LONG_NAME = 230  # bytes
@@ -202,10 +202,12 @@ def walk_folder(
     suffixes: the endings that count, in lower case; deep: whether to search the folders below, too;
     noted: whether what is left out goes into the account, False where another walk takes it.
 
-    Left out, and named in the account: hidden files, files of other kinds, results that the program
-    wrote there, what is no plain file, links to folders, and links that lead out of the folder
-    (followed where the doubt "links" is accepted). A link to a missing file is listed, and fails
-    when it is read. Raises InputError where a folder cannot be listed.
+    Left out, and named in the account: hidden files, files of other kinds, folders of storage
+    devices and packers (@eaDir, __MACOSX), results that the program wrote there, what is no plain
+    file, links to folders, and links that lead out of the folder (followed where the doubt "links"
+    is accepted). A link to a missing file is listed, and fails when it is read.
+
+    Raises InputError where a folder cannot be listed.
     """
     endings, home = tuple(suffixes), os.path.realpath(folder)
     names, waiting = [], [""]
@@ -231,7 +233,9 @@ def walk_folder(
                 elif entry.name.startswith("."):
                     leave_out("hidden names", entry)
                 elif _is_folder(entry):
-                    if linked and deep and (inside or not follow or real in entered):
+                    if is_companion(entry.name):
+                        leave_out(COMPANIONS, entry)
+                    elif linked and deep and (inside or not follow or real in entered):
                         leave_out("links to folders", entry)
                     elif deep and holds_results(entry.path):
                         leave_out(RESULTS, entry)

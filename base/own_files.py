@@ -1,4 +1,5 @@
-"""What the program itself wrote among the user's data: it is no data.
+"""What lies among the user's data and is no data: what the program itself wrote, and folders that
+file systems, storage devices and packers add.
 
 Who keeps results next to the data must get the same answer when a command is started again.
 """
@@ -12,6 +13,14 @@ from pathlib import Path
 ASIDE = ".aside-"  # how the name of a file begins while it is being written
 RESULTS = "results of headwise"
 """What the account calls them."""
+COMPANIONS = "folders of a storage device, file system or packer"
+"""What the account calls them."""
+# In lower case: thumbnails and bins of Synology and QNAP, forks of macOS, bins and restore points.
+# Those whose names begin with "." (.AppleDouble, .thumbnails) are hidden anyway.
+_COMPANIONS = {
+    "@eadir", "@tmp", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "__macosx",
+    "$recycle.bin", "system volume information", "lost+found",
+}  # fmt: skip
 _ACCOUNT, _PARTS, _LOCK = ".account.json", ".parts", ".lock"
 _OF_A_RUN = ("config.yaml", "environment.json")
 _OF_JOBS = ("trainings", "folds", "recordings")  # what `claimed` holds in the folder of its output
@@ -43,6 +52,21 @@ def own_names(folder: str | os.PathLike[str], names: Collection[str]) -> dict[st
         elif name == _SHEET and all(other in names for other in _OF_CROPS):
             results[name] = RESULTS
     return results
+
+
+def is_companion(name: str) -> bool:
+    """Whether a folder with this name holds copies of the data beside it, or what was removed.
+
+    >>> is_companion("@eaDir"), is_companion("cats")
+    (True, False)
+    """
+    return name.lower() in _COMPANIONS
+
+
+def in_companion(file: str | os.PathLike[str], home: str | os.PathLike[str] = "") -> bool:
+    """Whether a file lies in such a folder, below the folder `home`."""
+    path = os.path.relpath(file, home) if home else os.fspath(file)
+    return any(is_companion(part) for part in Path(path).parts[:-1])
 
 
 def holds_results(folder: str | os.PathLike[str]) -> bool:

@@ -1,4 +1,5 @@
-"""The values that a grey picture really uses: without burnt-in markers, and the bits they need.
+"""The values that a picture of 16 bits really uses: without burnt-in markers, and the bits they
+need.
 
 A marker (a letter, a ruler, a dead pixel) is written with the highest or lowest number that the
 file can hold, far from the values of the picture. Stretching the picture to it would leave the
@@ -7,13 +8,28 @@ picture itself dark.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 import numpy as np
 
 from ...base.account import note
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from PIL.ImageFile import ImageFile
+
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # the TIFF tag and its value
 MARKER_SHARE = 0.02  # most of the pixels that markers may cover
+# How Pillow takes the upper byte of 16 bits in each order (B, L, N of the machine), and how the
+# lower one.
+_ORDERS = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+_OTHER_BYTES = {
+    f"{mode};16{order}": f"{mode};16{other}"
+    for mode in ("RGB", "RGBA")
+    for order, other in _ORDERS.items()
+}
 _BINS = 64
 _EMPTY = 31  # empty bins in a row, half of the range, that separate markers from the picture
 _DEPTHS = (8, 10, 12, 14, 16)  # bits of detectors
@@ -79,3 +95,55 @@ def bits_for(highest: float) -> int:
     (12, 14)
     """
     return next((bits for bits in _DEPTHS if highest < 2**bits), _DEPTHS[-1])
+
+
+def wide_values(path: object, opened: Image, turn: Callable[[Image], Image]) -> np.ndarray | None:
+    """The numbers (Y, X, channels) of a picture of 16 or 32 bits; None for one of 8, and for one of
+    16 bits in colour of which the upper 8, which Pillow reads, say all.
+
+    opened: not yet decoded. turn: turns each channel upright. Where a TIFF says that white is zero,
+    the numbers are turned round, as Pillow does with 8 bits, and the account says so.
+    """
+    if opened.mode.startswith("I"):
+        values = np.asarray(turn(opened.copy()))[..., None]
+        tags = getattr(opened, "tag_v2", {})
+        in_range = values.min() >= 0 and values.max() <= 65535
+        if tags.get(_PHOTOMETRIC) != _WHITE_IS_ZERO or not in_range:
+            return values
+        note("assumed", "pictures of 16 bits in which white is zero, turned round", [path])
+        top = 2 ** bits_for(value_range(values).high) - 1
+        return (top - np.minimum(values, top)).astype(values.dtype)
+    if not _stored_in_16_bits(opened):
+        return None
+    upper = np.stack([np.asarray(turn(channel)) for channel in opened.split()], -1)
+    if bits_for(value_range(upper[..., :3]).high * 256) == 16:
+        return None
+    with _lower_bytes(opened) as picture:
+        lower = np.stack([np.asarray(turn(channel)) for channel in picture.split()], -1)
+    return upper.astype(np.uint16) * 256 + lower
+
+
+def _stored_in_16_bits(opened: Image) -> TypeGuard[ImageFile]:
+    """Whether a picture in colour that was not yet decoded has 16 bits a channel."""
+    tiles = getattr(opened, "tile", [])
+    usual = opened.mode in ("RGB", "RGBA") and "transparency" not in opened.info
+    return usual and bool(tiles) and all(_packing(tile.args) in _OTHER_BYTES for tile in tiles)
+
+
+def _packing(arguments: object) -> str:
+    """How a decoder of Pillow takes pixels from the bytes of a file."""
+    return str(arguments[0]) if isinstance(arguments, tuple) and arguments else str(arguments)
+
+
+def _lower_bytes(opened: ImageFile) -> ImageFile:
+    """The same file, of which the lower byte of each number is taken: as if the order of the two
+    were the other.
+    """
+    picture = type(opened)(opened.filename)
+    swapped = []
+    for tile in picture.tile:
+        other = _OTHER_BYTES[_packing(tile.args)]
+        arguments = other if isinstance(tile.args, str) else (other, *tile.args[1:])
+        swapped.append(tile._replace(args=arguments))
+    picture.tile = swapped
+    return picture

@@ -21,8 +21,16 @@ from ...base.account import accepts, note
 from ...base.errors import InputError, fail, reason
 from ...base.extras import install_line
 from ...base.files import lies_in, pattern_home, similar_file, storable, walk_folder, write_aside
-from ...base.own_files import RESULTS, OwnFiles, holds_results, own_names
-from .grey_range import unit_range
+from ...base.own_files import (
+    COMPANIONS,
+    RESULTS,
+    OwnFiles,
+    holds_results,
+    in_companion,
+    is_companion,
+    own_names,
+)
+from .grey_range import unit_range, wide_values
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -107,6 +115,8 @@ def _matches(pattern: str, suffixes: Sequence[str]) -> list[tuple[str, str]]:
             continue
         if result_files.holds(file):
             left_out.setdefault(RESULTS, []).append(name)
+        elif in_companion(file, base):
+            left_out.setdefault(COMPANIONS, []).append(name)
         elif os.path.basename(file).startswith("."):
             left_out.setdefault("hidden names", []).append(name)
         elif not name.lower().endswith(tuple(suffixes)):
@@ -136,8 +146,9 @@ def _single_picture(path: Path, suffixes: Sequence[str]) -> tuple[str, str]:
 
 
 def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
-    """Names of the folders in a folder, sorted, without hidden ones and results of the program;
-    links to folders count, and those that lead out of the folder are named in the account.
+    """Names of the folders in a folder, sorted, without hidden ones, those of storage devices
+    and packers, and results of the program; links to folders count, and those that lead out of the
+    folder are named in the account.
 
     Raises InputError where the folder cannot be listed.
     """
@@ -152,6 +163,9 @@ def visible_folders(folder: str | os.PathLike[str]) -> list[str]:
                 continue
             if entry.name in results or holds_results(entry.path):
                 note("left out", RESULTS, [entry.name])
+                continue
+            if is_companion(entry.name):
+                note("left out", COMPANIONS, [entry.name])
                 continue
             names.append(entry.name)
             if entry.is_symlink() and not lies_in(os.path.realpath(entry.path), home):
@@ -237,6 +251,8 @@ def decode_picture(
             if _has_more(opened):
                 what = "pictures of several pages or frames, of which the first is read"
                 note("assumed", what, [path])
+            if problem := _unusual_colours(opened):
+                raise fail(path, f"{problem}, which is not read; save it as png")
             return convert(opened)
     except InputError:
         raise
@@ -248,6 +264,17 @@ def decode_picture(
     except Exception as error:  # decoders raise many kinds of errors for damaged bytes
         cure = "it may be truncated: fetch or save it again"
         raise fail(path, f"cannot be read ({reason(error)}); {cure}") from error
+
+
+def _unusual_colours(opened: Image.Image) -> str:
+    """What Pillow cannot give as RGB, or gives wrong; empty for what it reads."""
+    if opened.mode == "LAB":
+        return "has its colours as LAB"
+    tags = getattr(opened, "tag_v2", {})
+    bits, codecs = tags.get(258, (8,)), [tile.codec_name for tile in getattr(opened, "tile", [])]
+    if tags.get(284) == 2 and "raw" in codecs and len(bits) > 1 and max(bits) > 8:
+        return f"holds {max(bits)} bits with one channel after the other"
+    return ""
 
 
 def _has_more(opened: Image.Image) -> bool:
@@ -278,14 +305,17 @@ def to_rgb(path: object, opened: Image.Image) -> Image.Image:
     """
     from PIL import Image
 
-    if opened.mode.startswith("I"):  # 16 bits, which Pillow holds as 16 or 32
-        values = np.asarray(opened)
-        if values.min() < 0 or values.max() > 65535:
-            raise fail(path, "holds numbers beyond 16 bits; save it with 8 or 16 bits a channel")
-        eight_bits = np.rint(unit_range(path, values) * 255).astype(np.uint8)
-        return Image.fromarray(eight_bits).convert("RGB")
     if opened.mode == "F":
         raise fail(path, "holds fractions, not 8 or 16 bit numbers; save it as png")
+    wide = wide_values(path, opened, lambda channel: channel)
+    if wide is not None:
+        if wide.min() < 0 or wide.max() > 65535:
+            raise fail(path, "holds numbers beyond 16 bits; save it with 8 or 16 bits a channel")
+        eight_bits = np.rint(unit_range(path, wide[..., :3]) * 255).astype(np.uint8)
+        if wide.shape[2] < 4:
+            grey = eight_bits.shape[2] == 1
+            return Image.fromarray(eight_bits[..., 0] if grey else eight_bits).convert("RGB")
+        opened = Image.fromarray(np.dstack([eight_bits, wide[..., 3] // 257]).astype(np.uint8))
     if "A" in opened.mode or opened.mode == "RGBa" or "transparency" in opened.info:
         clear = opened.convert("RGBA")
         white = Image.new("RGB", clear.size, (255, 255, 255))

@@ -18,6 +18,7 @@ import numpy as np
 from ...base.account import note
 from ...base.errors import InputError, fail
 from ..formats.arrays import ARRAY_SUFFIXES, read_array, read_array_header
+from ..formats.grey_range import wide_values
 from ..formats.pictures import (
     PICTURE_PIXELS,
     PICTURE_SUFFIXES,
@@ -38,6 +39,7 @@ GREY = 24  # largest mean difference between the channels of a grey picture; JPE
 # Share of a type's range that no value lies in, between its end and the rest of the scene, from
 # which the values at the end are taken for holes: depth itself has no such step at just that value.
 GAP = 1 / 16
+CODES = 4  # most negative numbers that mean "no value"; more are depths around a middle of 0
 _ARRAY_NAMES = ("depth",)  # of the array that is meant, in an archive of several
 
 
@@ -66,6 +68,10 @@ def read_depth(
     for number in numbers:
         note("values", f"depth maps in which {number:g} means no value (--invalid)", [path])
     values = raw.astype(np.float32)
+    lone = None if narrow or NONE in invalid else _lone_value(raw[~holes])
+    if lone is not None:
+        what = f"depth maps in which {lone:g}, far beyond all others, takes most of the range"
+        note("values", f"{what} (--invalid auto {lone:g} leaves it out)", [path])
     if holes.any():
         values = _filled(values, holes)
     low, high = float(values.min()), float(values.max())
@@ -92,16 +98,17 @@ def find_holes(
 
     invalid: numbers, or "auto", or "none". narrow: whether the values are 8 bits. Values that are
     not finite are always holes. "auto": with more than 8 bits, 0 and the largest value of the type
-    (also that of 16 bits), where nothing of the scene comes near it; with 8 bits, 0 where dark is
-    near and nothing else comes near it, and 255 where all the rest lies together far from it, and
-    does not begin at 0.
+    (also that of 16 bits), where nothing of the scene comes near it, and where dark is near, up to
+    `CODES` negative numbers beside positive ones; with 8 bits, 0 where dark is near and nothing
+    else comes near it, and 255 where all the rest lies together far from it, and does not begin at
+    0.
 
     Raises `InputError` for a word that is no number.
     """
     holes = ~np.isfinite(values)
     for word in invalid:
         if word == AUTO:
-            chosen = _narrow_holes(values, near) if narrow else _wide_holes(values)
+            chosen = _narrow_holes(values, near) if narrow else _wide_holes(values, near)
         else:
             chosen = [] if word == NONE else [invalid_number(word)]
         for number in chosen:
@@ -121,21 +128,44 @@ def invalid_number(word: str) -> float:
     return number
 
 
-def _wide_holes(values: np.ndarray) -> list[float]:
-    """0, and the largest value of the type where nothing of the scene comes near it."""
+def _wide_holes(values: np.ndarray, near: Near) -> list[float]:
+    """0, the largest value of the type where nothing of the scene comes near it, and negative
+    numbers where they can be no distances.
+    """
     holes = [0.0]
+    negative = np.unique(values[np.isfinite(values) & (values < 0)])
+    if near == "dark" and len(negative) <= CODES and bool((values > 0).any()):
+        holes += negative.tolist()
     limits = {65535.0}
     if values.dtype.kind == "f":
         limits.add(float(np.finfo(values.dtype).max))
     else:
         limits.add(float(np.iinfo(values.dtype).max))
-    present = values[np.isfinite(values) & (values != 0)]
+    present = values[np.isfinite(values) & ~np.isin(values, holes)]
     top = float(present.max()) if present.size else 0.0
     rest = present[present < top]
     if top not in limits or not rest.size or top - float(rest.max()) <= GAP * top:
         return holes
     # 8 bits that were written as 16: their steps are 257, and 255 is the end of their own scale.
     return holes if top == 65535 and (present % 257 == 0).all() else [*holes, top]
+
+
+def _lone_value(values: np.ndarray) -> float | None:
+    """The largest or smallest number of a depth map, where no other lies in most of the range, it
+    is of another size than all others, and less than half of the pixels have it: a code, perhaps.
+    """
+    if not values.size or values.min() == values.max():
+        return None
+    low, high = float(values.min()), float(values.max())
+    below, above = float(values[values < high].max()), float(values[values > low].min())
+    most = (high - low) / 2
+    if high - below > most and high > 2 * abs(below):
+        lone, rest = high, (low, below)
+    elif above - low > most and (low < 0 or 10 * low < above):
+        lone, rest = low, (above, high)
+    else:
+        return None
+    return lone if rest[0] < rest[1] and (values == lone).mean() < 0.5 else None
 
 
 def _narrow_holes(values: np.ndarray, near: Near) -> list[float]:
@@ -177,17 +207,24 @@ def _read_values(path: str | os.PathLike[str], orientation: int | None) -> tuple
 
 
 def _pixel_values(path: object, opened: Image, orientation: int | None) -> tuple[np.ndarray, bool]:
-    if opened.mode == "F" or opened.mode.startswith("I"):
+    if opened.mode == "F":
         return np.asarray(upright(opened.copy(), opened, orientation)), False
+    wide = wide_values(path, opened, lambda channel: upright(channel, opened, orientation))
+    if wide is not None and wide.shape[2] == 1:
+        return wide[..., 0], False
     if opened.mode in ("L", "1"):
         return np.asarray(upright(opened.convert("L"), opened, orientation)), True
-    pixels = np.asarray(upright(opened.convert("RGB"), opened, orientation))
-    spread = float((pixels.max(2).astype(np.int16) - pixels.min(2)).mean())
-    if spread > GREY:
+    if wide is None:
+        pixels = np.asarray(upright(opened.convert("RGB"), opened, orientation))
+        most = GREY
+    else:
+        pixels, most = wide[..., :3], GREY / 255 * wide[..., :3].max()
+    spread = float((pixels.max(2).astype(np.int32) - pixels.min(2)).mean())
+    if spread > most:
         cure = "give the depth itself, in grey of 8 or 16 bits"
         raise fail(path, f"is a coloured picture of depth; {cure}")
     values = pixels.mean(2)
-    return values.astype(np.float32), True
+    return values.astype(np.float32), wide is None
 
 
 def _filled(values: np.ndarray, holes: np.ndarray) -> np.ndarray:

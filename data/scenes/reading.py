@@ -166,6 +166,14 @@ def _fits(first: tuple[int, int], second: tuple[int, int]) -> bool:
     return abs(large[1] * small[0] / large[0] - small[1]) <= _SLACK
 
 
+def share_of_grounds(masks: Iterable[np.ndarray]) -> float:
+    """Share of masks that cover more than half of the picture and of its border, as the background
+    does; 0 for no masks.
+    """
+    edges = [(mask, np.r_[mask[0], mask[-1], mask[:, 0], mask[:, -1]]) for mask in masks]
+    return float(np.mean([min(m.mean(), e.mean()) > 0.5 for m, e in edges])) if edges else 0.0
+
+
 def depth_polarity(depths: Iterable[np.ndarray], masks: Iterable[np.ndarray]) -> float:
     """Share of scenes whose depth is farther in the mask than outside; NaN where no scene has both.
 

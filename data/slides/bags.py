@@ -1,10 +1,8 @@
-"""Bags of instances with a label: tables with one row per instance, and lists of slides.
+"""Cohorts: bags and slides with their labels, patients and parts; and lists of slides.
 
-A bag table is CSV or Parquet, either without a header (the layout of the classic multiple-instance
-sets): column 0 is the label of the bag, column 1 its name, the rest are numbers; or with a header
-and the columns `label` and `bag`. A cohort is a table with the columns `slide` and `label`, and
-optionally `patient`, `split` (train, validation or test) and `mpp`. Columns may have the names that
-people usually give them, see `data.columns`.
+A list of slides is a table with the columns `slide` and `label`, and optionally `patient`, `split`
+(train, validation or test) and `mpp`. Columns may have the names that people usually give them, see
+`data.columns`. Tables of bags are in `bag_tables`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,16 +12,15 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from ...base.account import note, opened
+from ...base.account import doubt, note
 from ...base.errors import fail, shown
 from ..columns import SYNONYMS, find_columns, note_groups, plain_name
-from ..formats.tables import collect, decimal_commas, number_column, scan_table
-from ..items import check_items, digest, is_missing, join_copies, read_labels
+from ..formats.tables import collect, number_column, scan_table
+from ..items import check_items, is_missing, join_copies, read_labels
 from ..parts import read_part, text_of, without_other_parts
 
 FIELDS = ("slide", "label", "patient", "part", "mpp")
 """What the columns of a list of slides may hold."""
-_BAG_COLUMNS, _LABEL_COLUMNS = ("bag", "bag_id", "bag_name"), ("label", "class", "target")
 
 
 @dataclass(frozen=True)
@@ -54,129 +51,25 @@ class Cohort:
         )
         return replace(self, patients=tuple(patients))
 
-
-@dataclass(frozen=True)
-class BagTable:
-    """Bags with their instances: rows offsets[b] to offsets[b + 1] of `features` are bag b's."""
-
-    cohort: Cohort
-    features: np.ndarray  # float32 (M, D)
-    offsets: np.ndarray  # int64 (B + 1,)
-    columns: tuple[str, ...]
-
-    def bag(self, row: int) -> np.ndarray:
-        """The instances of a bag, float32 (n, D)."""
-        return self.features[self.offsets[row] : self.offsets[row + 1]]
-
-
-def is_bag_table(path: str | Path) -> bool:
-    """Whether a table has one row per instance, not one per slide.
-
-    Raises `InputError` where it cannot be opened.
-    """
-    _, names = _scan(path)
-    slides = {plain_name(name) for name in names} & {"slide", "slide_id", "wsi"}
-    return not slides and (names[:2] == ["0", "1"] or _bag_columns(names) is not None)
-
-
-def _scan(path: str | Path) -> tuple[pl.LazyFrame, list[str]]:
-    """A table of bags or slides. A text whose first line holds numbers from the third cell on, and
-    no name that we know, has no header, whatever its label and the name of its bag are.
-    """
-    with opened():  # what is assumed here is not what is assumed in the end
-        frame, _ = scan_table(path, header=False)
-        cells = collect(path, frame.head(1))
-    first = [] if not cells.height else [str(cell).strip() for cell in cells.row(0)]
-    known = {"slide", "slide_id", "wsi", *_BAG_COLUMNS, *_LABEL_COLUMNS}
-    named = known & {plain_name(cell) for cell in first}
-    headless = len(first) > 2 and not named and all(map(_is_number, first[2:]))
-    return scan_table(path, header=False if headless else None)
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        return bool(np.isfinite(float(cell.replace(",", "."))))
-    except ValueError:
-        return False
-
-
-def _bag_columns(names: Sequence[str]) -> tuple[str, str] | None:
-    """The columns of the bag and of its label, None for a table without."""
-
-    def of(synonyms: Sequence[str]) -> str | None:
-        fitting = ((n for n in names if plain_name(n) == synonym) for synonym in synonyms)
-        return next((n for column in fitting for n in column), None)
-
-    bag, label = of(_BAG_COLUMNS), of(_LABEL_COLUMNS)
-    return None if bag is None or label is None else (bag, label)
-
-
-def read_bag_table(path: str | Path, *, noted: bool = True, copies_joined: bool = True) -> BagTable:
-    """Read a table of bags, in order of appearance; the rows of a bag need not be adjacent.
-
-    noted: whether the account takes what was read. copies_joined: whether exact copies share a
-    patient. Raises `InputError` for a bag with two labels or
-    none, cells that are not finite numbers, a table without features, and bags that are exact
-    copies with different labels.
-    """
-    frame, names = _scan(path)
-    if len(names) < 3:
-        raise fail(path, "holds no bags: needs a label, a name of the bag, and features")
-    named = _bag_columns(names)
-    bag_column, label_column = named or (names[1], names[0])
-    features = [name for name in names if name not in (bag_column, label_column)]
-    table = collect(path, frame)
-    if not table.height:
-        raise fail(path, "holds no rows")
-    cells = table[label_column].cast(pl.String).to_list()
-    labels = _whole(read_labels(f"{path}: column {shown(label_column)}", cells))
-    if "" in labels:  # left out, which the user accepts
-        table = table.filter(pl.Series([label != "" for label in labels]))
-        labels = [label for label in labels if label]
-    bag_names = _text(path, table, bag_column)
-    number_of = {name: number for number, name in enumerate(dict.fromkeys(bag_names))}
-    bags = np.array([number_of[name] for name in bag_names])
-    label_of: dict[str, str] = {}
-    for name, label in zip(bag_names, labels, strict=True):
-        if label_of.setdefault(name, label) != label:
-            both = f"{shown(label_of[name])} and {shown(label)}"
-            raise fail(path, f"bag {shown(name)} has the labels {both}")
-    rows = np.argsort(bags, kind="stable")
-    unknown = (None,) * len(number_of)
-    unique = tuple(number_of)
-    cohort = Cohort(unique, tuple(label_of.values()), unique, unknown, unknown)
-    offsets = np.r_[0, np.bincount(bags).cumsum()].astype(np.int64)
-    bag_table = BagTable(cohort, _finite(path, table, features)[rows], offsets, tuple(features))
-    if copies_joined:
-        digests = [digest(bag_table.bag(k)) for k in range(len(cohort))]
-        bag_table = replace(bag_table, cohort=cohort.joined(path, "bag", digests))
-    if noted:
-        _note_bags(bag_table, (bag_column, label_column) if named else None)
-    return bag_table
-
-
-def _note_bags(table: BagTable, columns: tuple[str, str] | None) -> None:
-    rows = f"bags of {len(table.features):,} rows and {len(table.columns)} features"
-    note("read", rows, count=len(table.cohort))
-    if columns is None:
-        note("assumed", "the table has no header: label, name of the bag, features")
-    for column, field in zip(columns or (), ("bag", "label")):
-        if column != field:
-            note("columns", f"{shown(column)} is taken as the {field}")
-    note_groups("patient", "bags", None, table.cohort.patients)
-
-
-def _finite(path: object, table: pl.DataFrame, columns: list[str]) -> np.ndarray:
-    """float32 (rows, columns)."""
-    values = np.empty((table.height, len(columns)), np.float32)
-    commas = decimal_commas(table.lazy(), columns)
-    for k, name in enumerate(columns):
-        values[:, k], bad = number_column(path, table[name], comma=commas.get(name))
-        if (bad | np.isnan(values[:, k])).any():
-            row = int(np.argmax(bad | np.isnan(values[:, k])))
-            cell = shown(table[name][row])
-            raise fail(path, f"column {shown(name)}, row {row + 1}: {cell} is no finite number")
-    return values
+    def one_row_a_file(self, where: object, files: Mapping[str, Path]) -> "Cohort":
+        """The same where two names of one file, such as a and a.svs, are refused; where that is
+        accepted, names with one label count once.
+        """
+        first: dict[Path, int] = {}
+        rows = []
+        for row, name in enumerate(self.names):
+            other = first.setdefault(files[name], row)
+            if self.names[other] == name:  # what the list names twice was judged when it was read
+                rows.append(row)
+                continue
+            pair = f"{shown(self.names[other])} and {shown(name)} are one slide"
+            if self.labels[other] != self.labels[row]:
+                both = f"{shown(self.labels[other])} and {shown(self.labels[row])}"
+                doubt("two-labels", where, f"{pair} with the labels {both}; keep one")
+                rows.append(row)
+            else:
+                doubt("copies", where, f"{pair}; list it once")
+        return self.take(rows)
 
 
 def read_cohort(
@@ -205,22 +98,22 @@ def read_cohort(
     columns = _columns(path, table, names, chosen, labelled)
     if not usual_names and "patient" not in (chosen or {}) and columns.get("patient") != "patient":
         columns.pop("patient", None)
-    slides = _text(path, table, columns["slide"])
+    slides = names_in(path, table, columns["slide"])
     if labelled:
         cells = table[columns["label"]].to_list()
-        labels = _whole(read_labels(f"{path}: column {shown(columns['label'])}", cells))
+        labels = whole_names(read_labels(f"{path}: column {shown(columns['label'])}", cells))
     else:
         labels = [""] * len(slides)
-    patients = _text(path, table, columns["patient"]) if "patient" in columns else slides
+    patients = names_in(path, table, columns["patient"]) if "patient" in columns else slides
     empty = (None,) * len(slides)
-    splits = _read_splits(path, table, columns["part"]) if "part" in columns else empty
+    splits = read_splits(path, table, columns["part"]) if "part" in columns else empty
     mpp = _read_mpp(path, table, columns["mpp"]) if "mpp" in columns else empty
     rows = check_items(path, "slide", slides, labels, splits if labelled else ())
     rows = [row for row in rows if labels[row] or not labelled]
     cohort = Cohort(tuple(slides), tuple(labels), tuple(patients), tuple(splits), tuple(mpp))
     cohort = cohort.take(rows)
     if "patient" in columns and labelled:
-        _refuse_shared_patients(path, cohort)
+        refuse_shared_patients(path, cohort)
     if noted:
         note("read", "slides listed", count=len(cohort))
         note_groups("patient", "slides", columns.get("patient"), cohort.patients)
@@ -256,13 +149,15 @@ def _columns(
     return find_columns(path, usable, wished, required=needed, chosen=picked, unused_noted=labelled)
 
 
-def _read_splits(path: object, table: pl.DataFrame, column: str) -> tuple[str, ...]:
-    cells = _text(path, table, column)
+def read_splits(path: object, table: pl.DataFrame, column: str) -> tuple[str, ...]:
+    """The part of each row. Raises `InputError` for other words than those of parts."""
+    cells = names_in(path, table, column)
     where = f"{path}: column {shown(column)}"
     return tuple(read_part(f"{where}, row {row}", cell) for row, cell in enumerate(cells, 1))
 
 
-def _refuse_shared_patients(path: object, cohort: Cohort) -> None:
+def refuse_shared_patients(path: object, cohort: Cohort) -> None:
+    """Raise `InputError` for a patient in two parts of a split."""
     part_of: dict[str, str] = {}
     for patient, part in _parted(cohort):
         if part_of.setdefault(patient, part) != part:
@@ -284,7 +179,7 @@ def _read_mpp(path: object, table: pl.DataFrame, column: str) -> tuple[float | N
     return tuple(None if np.isnan(value) else float(value) for value in values)
 
 
-def _text(path: object, table: pl.DataFrame, column: str) -> list[str]:
+def names_in(path: object, table: pl.DataFrame, column: str) -> list[str]:
     """A column as text, without missing cells; 1.0 and 1 are the same name."""
     cells = table[column].cast(pl.String).to_list()
     for row, cell in enumerate(cells):
@@ -293,11 +188,11 @@ def _text(path: object, table: pl.DataFrame, column: str) -> list[str]:
                 f"holds {shown(cell)}, which is no name" if (cell or "").strip() else "is empty"
             )
             raise fail(path, f"column {shown(column)}, row {row + 1}: {problem}")
-    return _whole([cell.strip() for cell in cells])
+    return whole_names([cell.strip() for cell in cells])
 
 
-def _whole(cells: Sequence[str]) -> list[str]:
-    """The same with whole numbers written without ".0"."""
+def whole_names(cells: Sequence[str]) -> list[str]:
+    """Cells with whole numbers written without ".0"."""
     return [
         cell.removesuffix(".0") if cell.removesuffix(".0").lstrip("-").isdigit() else cell
         for cell in cells

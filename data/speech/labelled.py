@@ -16,6 +16,7 @@ from typing import Literal
 from ...base.account import note, recount
 from ...base.errors import InputError, fail, nearest, shown
 from ...base.files import pattern_home, similar_file, walk_folder
+from ...base.own_files import COMPANIONS, in_companion
 from ..formats.audio import AUDIO_SUFFIXES
 from ..items import check_items, read_labels
 from ..listed import labels_table, note_whole_folder
@@ -141,6 +142,9 @@ def list_unlabelled(
     elif glob.has_magic(path) and not source.exists():
         home = pattern_home(path)
         files = sorted(f for f in glob.glob(path, recursive=True) if os.path.isfile(f))
+        if copies := [f for f in files if in_companion(f, home)]:
+            note("left out", COMPANIONS, copies)
+            files = sorted(set(files) - set(copies))
         fitting = [f for f in files if f.lower().endswith(AUDIO_SUFFIXES)]
         if others := sorted(set(files) - set(fitting)):
             note("left out", "files of other kinds", others)

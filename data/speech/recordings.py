@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -78,6 +79,9 @@ def _folder(home: Path, columns: Sequence[str], texts: bool) -> list[Utterance]:
     if not texts:
         return [Utterance(name, str(home / name)) for name in recordings]
     stems = {name: os.path.splitext(name)[0] for name in recordings}
+    uses = Counter(stem for stem in stems.values() if stem in by_stem)
+    if shared := [name for name, stem in stems.items() if uses[stem] > 1]:
+        note("items", "recordings that share a text, as their names differ by the ending", shared)
     if unused := sorted(set(by_stem) - set(stems.values())):
         files = [str(file.relative_to(home)) for stem in unused for file in by_stem[stem].values()]
         note("left out", "files of text without a recording of the same name", files)

@@ -19,7 +19,7 @@ from ...base.account import note
 from ...base.errors import InputError, fail, nearest, shown
 from ..columns import note_groups
 from ..formats.dicom import is_dicom, read_dicom, read_header
-from ..formats.grey_range import unit_range
+from ..formats.grey_range import unit_range, wide_values
 from ..formats.pictures import decode_picture, resized, upright
 from ..formats.tables import TABLE_SUFFIXES, endings_of, suffix_of
 from ..items import check_items, readable_rows
@@ -34,6 +34,8 @@ from .table import read_table
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_LUMA = np.float32([0.299, 0.587, 0.114])  # grey of red, green and blue, as Pillow weights them
 
 
 def read_xray_set(
@@ -232,13 +234,15 @@ def read_xray(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _grey(path: object, opened: Image) -> np.ndarray:
-    if opened.mode.startswith("I"):  # 16 bits, which Pillow stores as 16 or 32
-        values = np.asarray(upright(opened.copy(), opened)).astype(np.float32)
-        if values.min() < 0 or values.max() > 65535:
-            raise fail(path, "holds numbers beyond 16 bits; save it with 8 or 16 bits")
-        return unit_range(path, values)
     if opened.mode == "F":
         raise fail(path, "holds fractions, not 8 or 16 bit numbers; save it as png")
+    wide = wide_values(path, opened, lambda channel: upright(channel, opened))
+    if wide is not None:
+        if wide.min() < 0 or wide.max() > 65535:
+            raise fail(path, "holds numbers beyond 16 bits; save it with 8 or 16 bits")
+        values = unit_range(path, wide[..., :3].astype(np.float32))
+        grey = values[..., 0] if wide.shape[2] == 1 else values @ _LUMA
+        return grey if wide.shape[2] < 4 else grey * wide[..., 3].astype(np.float32) / 65535
     if "A" in opened.mode or "transparency" in opened.info:
         clear = np.asarray(upright(opened.convert("LA"), opened)).astype(np.float32)
         return clear[..., 0] * clear[..., 1] / 65025

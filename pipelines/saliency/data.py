@@ -25,6 +25,7 @@ from ...data.scenes.reading import (
     read_sample,
     read_scene_depth,
     read_scene_mask,
+    share_of_grounds,
     usual_turn,
 )
 from ...data.scenes.scenes import RgbdSet, describe, read_rgbd_set
@@ -250,8 +251,8 @@ def take_scenes(
 
 
 def check_polarity(source: SceneSource, rows: np.ndarray) -> float | None:
-    """Share of scenes that are farther in the mask than outside, with a warning where most are;
-    None where no scene tells.
+    """Share of scenes that are farther in the mask than outside, with a warning where most are, or
+    where most masks look like the background; None where no scene tells.
     """
     scenes = [source.scene(int(row)) for row in rows[:: max(1, len(rows) // POLARITY_SCENES)]]
     complete = [
@@ -260,12 +261,21 @@ def check_polarity(source: SceneSource, rows: np.ndarray) -> float | None:
         if scene["depth"] is not None and scene["mask"] is not None
     ]
     share = depth_polarity((depth for depth, _ in complete), (mask for _, mask in complete))
+    grounds = share_of_grounds(scene["mask"] for scene in scenes if scene["mask"] is not None)
+    opposite = "dark" if source.reading.near == "bright" else "bright"
+    farther = f"what is salient is farther than the rest in {share:.0%} of the scenes"
+    if grounds > 0.5:
+        too = f", and {farther}" if share > INVERTED else ""
+        say(
+            "masks look inverted: they cover most of the picture and of its border in "
+            f"{grounds:.0%} of the scenes{too}; if they are white where the background "
+            "is, turn them round"
+        )
+    elif share > INVERTED:
+        say(
+            f"depth looks inverted: {farther}; if near things are {opposite}, say --near {opposite}"
+            "; if the masks are white where the background is, turn them round"
+        )
     if np.isnan(share):
         return None
-    if share > INVERTED:
-        opposite = "dark" if source.reading.near == "bright" else "bright"
-        say(
-            f"depth looks inverted: what is salient is farther than the rest in {share:.0%} of the "
-            f"scenes; if near things are {opposite}, say --near {opposite}"
-        )
     return share

@@ -63,8 +63,8 @@ class SaliencyOptions(MixingOptions):
     """
     invalid: tuple[str, ...] = ("auto",)
     """Numbers in the depth maps that mean that nothing was measured, or none; auto: 0 and the
-    largest number of more than 8 bits, and of 8 bits where it clearly is so. The account says which
-    were found.
+    largest number of more than 8 bits, negative ones where dark is near, and those of 8 bits where
+    it clearly is so. The account says which were found.
     """
     orientation: Literal["auto", "own", "picture"] = "auto"
     """How depth maps and masks are turned where their shape does not tell: as their own EXIF says,

@@ -61,6 +61,14 @@ class WsiSpec(Spec):
     groups_joined: bool = False
     """Whether patients were found under any usual name of their column and exact copies kept in one
     part, which older versions did not do: their parts must stay what they were."""
+    bag_features: list[str] | None = None
+    """Names of the features of a table of bags, in the order of the model; None where the table had
+    no header, for slides, and in runs of older versions."""
+
+    @property
+    def features_of_bags(self) -> Sequence[str] | int:
+        """The features that a table of bags must have: their names, else how many."""
+        return self.width if self.bag_features is None else self.bag_features
 
 
 class BagSet:
@@ -185,6 +193,7 @@ def spec_of(source: BagSource, parts: Mapping[str, BagSet], options: WsiOptions)
         parts={name: len(part) for name, part in parts.items()},
         **moments(train, options.standardise),
         groups_joined=True,
+        bag_features=source.feature_names,
     )
 
 

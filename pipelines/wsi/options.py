@@ -24,7 +24,7 @@ TILE_OPTIONS = (
     "encoder", "weights", "encoder_side", "tile", "tile_mpp", "overlap", "least_tissue",
     "encode_batch", "threads",
 )  # fmt: skip
-COLUMN_FIELDS = ("slide", "label", "patient", "part", "mpp")
+COLUMN_FIELDS = ("slide", "label", "patient", "part", "mpp", "bag")
 """What --columns may name."""
 # Options that only some models read, and which.
 ACMIL_ONLY = ("branches", "masked", "mask_share", "diversity", "branch_loss")
@@ -73,7 +73,7 @@ class WsiOptions(MixingOptions):
     """
     columns: tuple[str, ...] = ()
     """Columns of the list that have other names than usual, such as slide=scan label=outcome;
-    fields are slide, label, patient, part and mpp.
+    fields are slide, label, patient, part and mpp, of a table of bags bag, label, patient and part.
     """
     encoder: str = "auto"
     """timm model that turns a tile into features. auto is the model of the weights, or
@@ -197,7 +197,7 @@ class WsiPredictOptions(PredictOptions):
     """Folder of the slides that feature files belong to, to draw heatmaps on them."""
     columns: tuple[str, ...] = ()
     """Columns of a list of slides that have other names than usual, such as slide=scan; fields are
-    slide and mpp.
+    slide and mpp, of a table of bags bag and label.
     """
     mpp: float | None = None
     """Micrometres per pixel at level 0 of the slides, whatever their files say; without it, what
@@ -345,7 +345,7 @@ def _check_read(options: WsiOptions) -> None:
 
 def check_of_bags(options: WsiOptions) -> None:
     """Raise `InputError` for an option of slides that was given for a table of bags."""
-    names = ("slides", "features", "columns", "mpp", *TILE_OPTIONS)
+    names = ("slides", "features", "mpp", *TILE_OPTIONS)
     with preset_of(options):
         check_unread(options, names, "slides; --data is a table of bags")
 

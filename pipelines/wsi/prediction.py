@@ -19,11 +19,13 @@ from torch import Tensor
 
 from ...base.account import accepts, note
 from ...base.errors import fail
-from ...base.files import clear_aside, lies_in, place_below, walk_folder
+from ...base.files import clear_aside, lies_in, pattern_home, place_below, walk_folder
+from ...base.own_files import COMPANIONS, in_companion
 from ...data.columns import parse_columns
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.listed import note_whole_folder
-from ...data.slides.bags import BagTable, Cohort, is_bag_table, read_bag_table, read_cohort
+from ...data.slides.bag_tables import BagTable, is_bag_table, read_bag_table
+from ...data.slides.bags import Cohort, read_cohort
 from ...data.slides.features import SlideFeatures, read_features
 from ...data.slides.files import FEATURE_SUFFIXES, feature_names, match_files, not_matched
 from ...data.slides.slides import SLIDE_SUFFIXES, list_slides, one_of_each_series
@@ -63,7 +65,7 @@ def list_inputs(options: WsiPredictOptions, spec: WsiSpec) -> list[BagItem]:
     """
     path = Path(options.input)
     if not path.is_dir() and suffix_of(path) in TABLE_SUFFIXES and path.exists():
-        items = _items_of_table(path, options)
+        items = _items_of_table(path, options, spec)
     else:
         home, files = _files_of(path, options)
         items = [BagItem(file=file, id=Path(file).relative_to(home).as_posix()) for file in files]
@@ -94,6 +96,9 @@ def _files_of(path: Path, options: WsiPredictOptions) -> tuple[Path, list[str]]:
         home, files = path, _files_below(path, options)
     elif glob.has_magic(options.input) and not path.exists():
         matches = glob.glob(options.input, recursive=True)
+        if copies := [f for f in matches if in_companion(f, pattern_home(options.input))]:
+            note("left out", COMPANIONS, sorted(copies))
+            matches = sorted(set(matches) - set(copies))
         fitting = [f for f in matches if f.lower().endswith((*SLIDE_SUFFIXES, *FEATURE_SUFFIXES))]
         if other := sorted(set(matches) - set(fitting)):
             note("left out", "files of other kinds", other)
@@ -122,12 +127,18 @@ def _without_links_out(files: Sequence[str], home: Path) -> list[str]:
     return [file for file in files if file not in out]
 
 
-def _items_of_table(path: Path, options: WsiPredictOptions) -> list[BagItem]:
+def _items_of_table(path: Path, options: WsiPredictOptions, spec: WsiSpec) -> list[BagItem]:
     """The bags of a table, or the slides (else feature files) that a list of slides names."""
-    if is_bag_table(path):
-        names = read_bag_table(path, noted=False, copies_joined=False).cohort.names
-        return [BagItem(file=str(path), id=name) for name in names]
     columns = parse_columns(options.columns, COLUMN_FIELDS)
+    if is_bag_table(path, columns):
+        names = _read_bags(path, options, spec).cohort.names
+        return [BagItem(file=str(path), id=name) for name in names]
+    if spec.bag_features is not None:
+        raise fail(
+            path,
+            "there is no column 'bag', and the run was trained on a table of bags; name it with "
+            "--columns bag=COLUMN",
+        )
     cohort = read_cohort(path, columns, labelled=False, noted=False)
     home = Path(options.slides) if options.slides else path.parent
     listed = list_slides(home) if home.is_dir() else []
@@ -218,8 +229,16 @@ def _common_folder(files: Sequence[str]) -> Path:
     return home
 
 
-def _read_table(path: str) -> BagTable:
-    return read_bag_table(path, noted=False, copies_joined=False)
+def _read_bags(path: Path, options: WsiPredictOptions, spec: WsiSpec) -> BagTable:
+    """A table of bags with the features of the run, in its order."""
+    return read_bag_table(
+        path,
+        parse_columns(options.columns, COLUMN_FIELDS),
+        features=spec.features_of_bags,
+        labelled=False,
+        noted=False,
+        copies_joined=False,
+    )
 
 
 class ItemReader:
@@ -231,7 +250,7 @@ class ItemReader:
 
     def __init__(self, context: PredictContext) -> None:
         self.options, self.spec, self.device = context.options, context.spec, context.device
-        self._table, self._slides = cache(_read_table), cache(list_slides)
+        self._table, self._slides = cache(self._read_table), cache(list_slides)
 
     def __call__(self, item: BagItem) -> BagFeatures:
         """Read an item by the kind of its file."""
@@ -241,6 +260,9 @@ class ItemReader:
         if file.lower().endswith(FEATURE_SUFFIXES):
             return self._feature_file(item)
         return self._slide(item)
+
+    def _read_table(self, path: str) -> BagTable:
+        return _read_bags(Path(path), self.options, self.spec)
 
     def _bag_of_table(self, item: BagItem) -> BagFeatures:
         table = self._table(item["file"])

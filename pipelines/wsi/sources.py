@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ...base.account import doubt, note
-from ...base.errors import InputError, fail, one_line, shown
+from ...base.account import note
+from ...base.errors import InputError, fail, one_line
 from ...base.files import walk_folder
 from ...data.columns import parse_columns
 from ...data.formats.tables import TABLE_SUFFIXES, suffix_of
 from ...data.items import digest
 from ...data.listed import labels_table
-from ...data.slides.bags import BagTable, Cohort, is_bag_table, read_bag_table, read_cohort
+from ...data.slides.bag_tables import BagTable, is_bag_table, read_bag_table
+from ...data.slides.bags import Cohort, read_cohort
 from ...data.slides.features import SlideFeatures, read_attributes, read_features
 from ...data.slides.files import FEATURE_SUFFIXES, match_files, not_matched
 from ...data.slides.generate import SAMPLE
@@ -62,6 +63,11 @@ class BagSource:
         """Features of a bag, float32 (n, D)."""
         raise NotImplementedError
 
+    @property
+    def feature_names(self) -> list[str] | None:
+        """Names of the features of a table of bags, where it has a header."""
+        return None
+
     def members(self, row: int) -> list[Member]:
         """What later predictions may name as the item of a row."""
         raise NotImplementedError
@@ -78,6 +84,11 @@ class TableBags(BagSource):
     def bag(self, row: int) -> Tensor:
         """Features of a bag, float32 (n, D)."""
         return torch.from_numpy(self.table.bag(row))
+
+    @property
+    def feature_names(self) -> list[str] | None:
+        """Names of the features, where the table has a header."""
+        return list(self.table.columns) if self.table.named else None
 
     def members(self, row: int) -> list[Member]:
         """The bag of the table."""
@@ -178,11 +189,13 @@ def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
     list that cannot be read, and if none of its slides can be used.
     """
     table, joined = table_of(options), spec is None or spec.groups_joined
-    if suffix_of(table) in TABLE_SUFFIXES and is_bag_table(table):
+    columns = parse_columns(options.columns, COLUMN_FIELDS)
+    if _holds_bags(table, options):
         if spec is None and not options.resume:  # an older run may hold such options
             check_of_bags(options)
-        return TableBags(read_bag_table(table, copies_joined=joined), str(table))
-    columns = parse_columns(options.columns, COLUMN_FIELDS)
+        features = None if spec is None else spec.features_of_bags
+        bags = read_bag_table(table, columns, features=features, copies_joined=joined)
+        return TableBags(bags, str(table))
     cohort = read_cohort(table, columns, usual_names=joined)
     home = slides_home(options, table)
     used_endings = (*FEATURE_SUFFIXES, STATUS_FILE, table.name.lower())
@@ -217,34 +230,13 @@ def read_source(options: WsiOptions, spec: WsiSpec | None = None) -> BagSource:
     rows = [row for row, name in enumerate(cohort.names) if name in feature_files]
     if not rows:
         raise fail(table, f"no slide of it could be used; {folder / STATUS_FILE} says why")
-    cohort = _one_row_a_file(table, cohort.take(rows), feature_files)
+    cohort = cohort.take(rows).one_row_a_file(table, feature_files)
     extraction = None if extractor is None else extractor.settings
     source = SlideBags(cohort, str(table), feature_files, slides, extraction)
     source.leave_out_unusable(copies_joined=joined)
     if len(source.cohort) < listed_count:
         note("read", "slides used", count=len(source.cohort))
     return source
-
-
-def _one_row_a_file(table: Path, cohort: Cohort, feature_files: Mapping[str, Path]) -> Cohort:
-    """Refuse two names of one slide, such as a and a.svs; where that is accepted, names with one
-    label count once.
-    """
-    first: dict[Path, int] = {}
-    rows = []
-    for row, name in enumerate(cohort.names):
-        other = first.setdefault(feature_files[name], row)
-        if cohort.names[other] == name:  # what the list names twice was judged when it was read
-            rows.append(row)
-            continue
-        pair = f"{shown(cohort.names[other])} and {shown(name)} are one slide"
-        if cohort.labels[other] != cohort.labels[row]:
-            both = f"{shown(cohort.labels[other])} and {shown(cohort.labels[row])}"
-            doubt("two-labels", table, f"{pair} with the labels {both}; keep one")
-            rows.append(row)
-        else:
-            doubt("copies", table, f"{pair}; list it once")
-    return cohort.take(rows)
 
 
 def _settings(options: WsiOptions, home: Path, spec: WsiSpec | None) -> Extraction:
@@ -361,10 +353,15 @@ def _report_missing(
     note("left out", f"slides neither in {home} nor with features in {folder}", missing)
 
 
+def _holds_bags(table: Path, options: WsiOptions) -> bool:
+    columns = parse_columns(options.columns, COLUMN_FIELDS)
+    return suffix_of(table) in TABLE_SUFFIXES and is_bag_table(table, columns)
+
+
 def own_feature_folder(options: WsiOptions) -> str | None:
     """Where the features of a training's own slides are; None for a table of bags."""
     table = table_of(options)
-    if suffix_of(table) in TABLE_SUFFIXES and is_bag_table(table):
+    if _holds_bags(table, options):
         return None
     home = slides_home(options, table)
     return str(_feature_folder(options, home, None))

@@ -80,6 +80,21 @@ def test_the_account_names_what_a_walk_leaves_out(tmp_path: Path) -> None:
     ]
 
 
+def test_folders_of_storage_devices_and_packers_are_left_out_and_named(tmp_path: Path) -> None:
+    copies = (
+        "@eaDir/a.jpg/THUMB.jpg",
+        "c/lost+found/1.jpg",
+        "__MACOSX/a.jpg",
+        "c/.AppleDouble/x.jpg",
+    )
+    home = write_files(tmp_path, "a.jpg", "c/b.jpg", *copies)
+    with opened() as account:
+        assert walk_folder(home, (".jpg",)) == ["a.jpg", "c/b.jpg"]
+    (line,) = account.lines()
+    assert "3 folders of a storage device, file system or packer (@eaDir, __MACOSX, c/" in line
+    assert walk_folder(home / "@eaDir", (".jpg",)) == ["a.jpg/THUMB.jpg"]
+
+
 def test_links_within_the_folder_count_and_linked_folders_are_not_entered(tmp_path: Path) -> None:
     home = write_files(tmp_path, "a/1.jpg")
     (home / "a" / "2.jpg").symlink_to("1.jpg")

@@ -19,6 +19,7 @@ from headwise.data.formats.picture_folder import PictureFolder
 from headwise.data.formats.pictures import list_pictures, read_picture
 from headwise.tests.data.persons.sets import fill
 from headwise.tests.hostile import png_without_pixels
+from headwise.tests.picture_files import write_deep_png, write_deep_tiff
 from headwise.tests.statements import statements
 
 
@@ -65,6 +66,19 @@ class TestList:
             "b/1.jpg",
             "b/2.png",
         ]
+
+    def test_folders_of_storage_devices_are_left_out_of_patterns_and_classes(
+        self, tmp_path
+    ) -> None:
+        fill(
+            tmp_path, "cats/1.png", "cats/@eaDir/1.png/THUMB.png", "@eaDir/2.png", "__MACOSX/3.png"
+        )
+        with account.opened() as opened:
+            assert [name for _, name in list_pictures(f"{tmp_path}/**/*.png")] == ["cats/1.png"]
+            assert pictures.visible_folders(tmp_path) == ["cats"]
+        (line,) = opened.lines()
+        assert "cats/@eaDir/1.png/THUMB.png" in line
+        assert "__MACOSX" in line
 
     def test_brackets_in_a_name_that_exists_are_no_pattern(self, tmp_path) -> None:
         fill(tmp_path, "run [1]/a.jpg")
@@ -403,3 +417,46 @@ def test_further_pages_and_frames_are_not_read_and_that_is_said(tmp_path, kind: 
         lines = [line.split(" (")[0] for line in opened.lines()]
         what = "assumed: 1 pictures of several pages or frames, of which the first is read"
         assert lines == ([what] if name == "two" else [])
+
+
+@pytest.mark.parametrize("kind", ["png", "png with alpha", "tif"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_16_bits_in_colour_are_scaled_as_in_grey(tmp_path, bits: int, kind: str) -> None:
+    """Pillow reads the upper 8 of the 16 bits, in which 12 bits are nearly black."""
+    rng = np.random.default_rng(bits)
+    values = rng.integers(0, 2**bits, (9, 8, 3)).astype(np.uint16)
+    values[0, 0] = 2**bits - 1
+    if kind == "tif":
+        path = write_deep_tiff(tmp_path / "a.tif", values)
+    else:
+        alpha = np.full((9, 8, 1), 65535, np.uint16)
+        stored = values if kind == "png" else np.dstack([values, alpha])
+        path = write_deep_png(tmp_path / "a.png", stored)
+    with account.opened() as opened:
+        picture = read_picture(path)
+    expected = values.transpose(2, 0, 1) * (255 / (2**bits - 1))
+    np.testing.assert_allclose(picture, expected, atol=0.51 if bits < 16 else 1)
+    scaled = f"assumed: 1 files of 16 bits whose values need only {bits}, scaled by {2**bits - 1}"
+    assert [line.split(" (")[0] for line in opened.lines()] == ([scaled] if bits < 16 else [])
+
+
+def test_16_bits_in_which_white_is_zero_are_turned_round_as_8_are(tmp_path) -> None:
+    values = np.linspace(0, 65535, 72).reshape(9, 8).round().astype(np.uint16)
+    path = write_deep_tiff(tmp_path / "a.tif", values, white_is_zero=True)
+    with account.opened() as opened:
+        picture = read_picture(path)
+    np.testing.assert_allclose(picture[0], 255 - values / 257, atol=0.51)
+    assert "white is zero" in opened.lines()[0]
+    plain = write_deep_tiff(tmp_path / "b.tif", 65535 - values)
+    np.testing.assert_array_equal(read_picture(plain), picture)
+
+
+def test_colours_that_pillow_cannot_give_are_named(tmp_path) -> None:
+    colours = noise(6, 4)
+    Image.fromarray(colours).convert("LAB").save(tmp_path / "lab.tif")
+    path = write_deep_tiff(tmp_path / "planes.tif", colours.astype(np.uint16) * 257, planes=True)
+    for file, problem in ((tmp_path / "lab.tif", "LAB"), (path, "one channel after the other")):
+        with pytest.raises(InputError) as caught:
+            read_picture(file)
+        assert problem in line_of(caught)
+        assert "truncated" not in line_of(caught)

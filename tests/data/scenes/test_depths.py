@@ -10,6 +10,7 @@ import pytest
 from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.scenes.depths import find_holes, read_depth
+from headwise.tests.picture_files import write_deep_tiff
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `vision` is not installed")
 
@@ -48,6 +49,38 @@ class TestHoles:
         assert read_depth(path, "dark", invalid=("8000",))[0][0, 5] < 0.01
         with pytest.raises(InputError, match="--invalid x: give numbers, auto or none"):
             read_depth(path, invalid=("x",))
+
+    @pytest.mark.parametrize("kind", [np.float32, np.int16])
+    def test_a_negative_number_is_no_distance(self, tmp_path, kind) -> None:
+        np.save(tmp_path / "a.npy", millimetres(-1, kind))
+        with opened() as account:
+            depth = read_depth(tmp_path / "a.npy", "dark")[0]
+        assert (depth < 0.01).sum() == 12 * 18 - 30
+        assert "1 depth maps in which -1 means no value" in account.lines()[0]
+        # Where bright is near, and where depths lie around 0, negative numbers are numbers.
+        assert not find_holes(millimetres(-1, kind), "bright")[0].any()
+        around = np.arange(-100, 101).astype(kind)
+        assert find_holes(around, "dark")[1] == [0]
+
+    @pytest.mark.parametrize(("number", "near"), [(8000, "dark"), (-9999, "bright")])
+    def test_a_number_far_beyond_all_others_is_warned_of(self, tmp_path, number, near) -> None:
+        np.save(tmp_path / "a.npy", millimetres(number, np.int32))
+        with opened() as account:
+            read_depth(tmp_path / "a.npy", near)
+        assert f"in which {number}, far beyond all others, takes most" in account.lines()[0]
+        for invalid in (("auto", str(number)), ("none",)):
+            with opened() as account:
+                read_depth(tmp_path / "a.npy", near, invalid=invalid)
+            assert "far beyond" not in "".join(account.lines())
+        np.save(tmp_path / "a.npy", millimetres())
+        with opened() as account:
+            read_depth(tmp_path / "a.npy", near)
+        assert account.lines() == []
+
+    def test_16_bits_with_white_as_zero_look_as_in_a_viewer(self, tmp_path) -> None:
+        stored = write_deep_tiff(tmp_path / "a.tif", 65535 - millimetres(), white_is_zero=True)
+        plain = save(tmp_path / "b.png", millimetres())
+        np.testing.assert_array_equal(read_depth(stored), read_depth(plain))
 
     def test_the_largest_number_of_wider_types_is_no_value(self) -> None:
         for kind in (np.int32, np.uint32, np.float32):

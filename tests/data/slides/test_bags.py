@@ -9,7 +9,8 @@ import pytest
 
 from headwise.base.account import opened
 from headwise.base.errors import InputError
-from headwise.data.slides.bags import is_bag_table, read_bag_table, read_cohort
+from headwise.data.slides.bag_tables import is_bag_table, read_bag_table
+from headwise.data.slides.bags import read_cohort
 
 
 def table(tmp_path, text: str, name: str = "t.csv"):

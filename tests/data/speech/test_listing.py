@@ -103,6 +103,17 @@ def test_a_manifest_that_nobody_named_stays_in_its_folder(tmp_path):
         assert len(list_speech(manifest)) == 1
 
 
+def test_recordings_of_one_name_that_share_a_text_are_named(tmp_path):
+    write_sounds(tmp_path, "a.wav", "b.wav")
+    (tmp_path / "a.flac").write_bytes((tmp_path / "a.wav").read_bytes())
+    (tmp_path / "b.flac").write_bytes((tmp_path / "b.wav").read_bytes())
+    (tmp_path / "a.txt").write_text("hello")
+    utterances, _, account = listed(tmp_path)
+    assert [utterance.text for utterance in utterances] == ["hello", "hello", None, None]
+    lines = "\n".join(account.lines())
+    assert "2 recordings that share a text, as their names differ by the ending (a.flac" in lines
+
+
 def test_texts_beside_recordings_and_those_without_one_are_told_apart(tmp_path):
     write_sounds(tmp_path, "a.wav", "b.wav", "c.wav")
     (tmp_path / "a.txt").write_bytes("so große Töne".encode("cp1252"))

@@ -13,6 +13,7 @@ from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.data.xrays.files import list_xrays
 from headwise.data.xrays.xrays import read_row, read_xray, read_xray_set, two_sizes
+from headwise.tests.picture_files import write_deep_png, write_deep_tiff
 
 
 def save(path, seed=0, side=(10, 12)):
@@ -259,3 +260,11 @@ def test_real_sets_are_read(real_data):
     assert len(set(xrays.views)) == 3
     mnist = read_xray_set(real_data / "medical" / "medmnist" / "pneumoniamnist.npz")
     assert [len(mnist.rows(part)) for part in ("train", "validation", "test")] == [4708, 524, 624]
+
+
+def test_sixteen_bits_in_colour_and_with_white_as_zero_are_as_those_in_grey(tmp_path):
+    values = np.linspace(0, 4095, 90).reshape(9, 10).astype(np.uint16)
+    colour = write_deep_png(tmp_path / "a.png", np.dstack([values] * 3))
+    np.testing.assert_allclose(read_xray(colour), values / 4095, atol=1e-6)
+    inverse = write_deep_tiff(tmp_path / "b.tif", 4095 - values, white_is_zero=True)
+    np.testing.assert_allclose(read_xray(inverse), values / 4095, atol=1e-6)

@@ -7,6 +7,7 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -16,9 +17,11 @@ from safetensors.torch import load_file, save_file
 
 from headwise.base.files import checksum
 from headwise.data.scenes.generate import draw_scene
+from headwise.data.scenes.reading import Reading
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.ladder import Ladder
 from headwise.pipelines.engine.runs.loaded import load_run
+from headwise.pipelines.saliency.data import check_polarity
 
 Image = pytest.importorskip("PIL.Image", reason="the extra `vision` is not installed")
 pytest.importorskip("timm", reason="the extra `vision` is not installed")
@@ -93,6 +96,20 @@ def test_depth_the_wrong_way_round_is_said(headwise, scenes, tmp_path):
     assert any("depth looks inverted" in line and "--near dark" in line for line in lines)
     _, lines = headwise(*words, tmp_path / "b", "--near", "dark")
     assert not any("inverted" in line for line in lines)
+
+
+@pytest.mark.parametrize("near", ["bright", "dark"])
+def test_masks_of_the_background_are_told_from_inverted_depth(capsys, near) -> None:
+    mask = np.ones((12, 12), bool)
+    mask[4:9, 3:8] = False
+    depth = np.where(mask, 0.1, 0.9)[None] if near == "bright" else np.full((1, 12, 12), 0.5)
+    scene = {"depth": depth.astype(np.float32), "mask": mask}
+    source = SimpleNamespace(scene=lambda row: scene, reading=Reading("bright"))
+    share = check_polarity(source, np.arange(3))  # type: ignore[arg-type]
+    lines = capsys.readouterr().err
+    assert "masks look inverted: they cover most of the picture" in lines
+    assert ("what is salient is farther" in lines) == (share == 1) == (near == "bright")
+    assert "depth looks inverted" not in lines
 
 
 def test_groups_are_never_in_two_parts(scenes, tmp_path):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from headwise.base.errors import InputError
-from headwise.data.slides.bags import BagTable, Cohort
+from headwise.data.slides.bag_tables import BagTable
+from headwise.data.slides.bags import Cohort
 from headwise.pipelines.wsi import data, sources
 
 

@@ -4,12 +4,14 @@ encoder of a stranger is not fetched.
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from PIL import Image
 
 pytest.importorskip("openslide", reason="OpenSlide is optional (extra wsi) and not installed")
@@ -23,10 +25,11 @@ from headwise.data.slides.features import SlideFeatures
 from headwise.data.slides.generate import draw_slide, write_pyramid
 from headwise.data.slides.slides import Slide
 from headwise.pipelines import load_task
+from headwise.pipelines.engine.pipeline import Context
 from headwise.pipelines.wsi import explain, extraction
 from headwise.pipelines.wsi.data import WsiSpec
 from headwise.pipelines.wsi.options import WsiPredictOptions
-from headwise.pipelines.wsi.prediction import list_inputs
+from headwise.pipelines.wsi.prediction import ItemReader, list_inputs
 
 
 @pytest.fixture(scope="module")
@@ -288,3 +291,31 @@ class TestWhatIsRead:
         (folder / "bags.csv").write_text("bag,label,x\nb1,1,0.5\nb2,0,0.7\n")
         ids, text = self.items(folder / "bags.csv")
         assert (ids, text) == (["b1", "b2"], "read: 2 bags of a table")
+
+
+def test_bags_of_a_table_need_no_labels_and_are_read_by_the_names_of_their_features(
+    tmp_path,
+) -> None:
+    spec = WsiSpec(
+        input={"bags": 2, "patients": 2, "features": 2},
+        classes=["0", "1"],
+        width=2,
+        extraction=None,
+        mpp=None,
+        parts={},
+        mean=None,
+        deviation=None,
+        bag_features=["area", "colour"],
+    )
+    path = tmp_path / "new.csv"
+    path.write_text("bag,Colour,area\na,2,1\nb,4,3\n")
+    options = WsiPredictOptions(run="r", input=str(path), output=str(tmp_path / "o.csv"))
+    items = list_inputs(options, spec)
+    assert [item["id"] for item in items] == ["a", "b"]
+    reader = ItemReader(Context(options, spec, {}, torch.device("cpu")))
+    assert reader(items[1]).features.features.tolist() == [[3, 4]]
+    path.write_text("mybag,colour,area\na,2,1\nb,4,3\n")
+    with pytest.raises(InputError, match=r"no column 'bag'.*--columns bag=COLUMN"):
+        list_inputs(options, spec)
+    named = replace(options, columns=("bag=mybag",))
+    assert [item["id"] for item in list_inputs(named, spec)] == ["a", "b"]
