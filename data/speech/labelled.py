@@ -20,7 +20,7 @@ from ..formats.audio import AUDIO_SUFFIXES
 from ..items import check_items, read_labels
 from ..listed import labels_table, note_whole_folder
 from ..parts import PARTS, read_part
-from .manifests import LABELLED_FIELDS, Utterance, is_manifest, read_manifest
+from .manifests import LABELLED_FIELDS, Utterance, is_manifest, read_manifest, with_groups
 from .recordings import MANIFESTS, SOME_SUFFIXES, usable_recordings
 
 LabelFrom = Literal["auto", "table", "folder", "name"]
@@ -113,7 +113,7 @@ def list_labelled(
             listed = _by_folder(source, listed)
     if names is not None:
         listed = _by_name(path, listed, names, drop=label_from == "name")
-    labelled = [u for u in listed if u.label]
+    labelled = with_groups([u for u in listed if u.label])
     note("read", "recordings", count=len(labelled))
     rows = check_items(
         path,
@@ -157,7 +157,7 @@ def list_unlabelled(
         names = NamePattern.of(pattern)
         listed = _by_name(path, listed, names, drop=False)
     note("read", "recordings", count=len(listed))
-    return listed
+    return with_groups(listed)
 
 
 def _tables() -> str:

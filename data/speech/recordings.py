@@ -14,7 +14,7 @@ from ...base.extras import install_line
 from ...base.files import similar_file, walk_folder
 from ..formats.audio import AUDIO_SUFFIXES
 from ..formats.audio_streams import STREAM_SUFFIXES, has_pyav
-from .manifests import Utterance, is_manifest, read_manifest
+from .manifests import Utterance, is_manifest, read_manifest, with_groups
 from .transcripts import read_textgrid
 
 TEXT_SUFFIXES = (".textgrid", ".txt", ".lab")  # the first that is there is taken
@@ -58,7 +58,7 @@ def list_speech(
     note("read", "recordings", count=len(utterances))
     if count := sum(utterance.text is not None for utterance in utterances):
         note("read", "texts of recordings", count=count)
-    return utterances
+    return with_groups(utterances)
 
 
 def _folder(home: Path, columns: Sequence[str], texts: bool) -> list[Utterance]:
