@@ -18,6 +18,7 @@ from ...base.account import note, opened
 from ...base.errors import fail, shown
 from ..columns import SYNONYMS, find_columns, note_groups, plain_name
 from ..formats.tables import collect, decimal_commas, number_column, scan_table
+from ..groups import read_groups, without_flag_columns
 from ..items import check_items, digest, is_missing, join_copies, read_labels
 from ..parts import read_part, text_of, without_other_parts
 
@@ -211,7 +212,10 @@ def read_cohort(
         labels = _whole(read_labels(f"{path}: column {shown(columns['label'])}", cells))
     else:
         labels = [""] * len(slides)
-    patients = _text(path, table, columns["patient"]) if "patient" in columns else slides
+    patients = slides
+    if "patient" in columns:
+        named = read_groups("patient", _text(path, table, columns["patient"]))
+        patients = [patient or slide for patient, slide in zip(named, slides, strict=True)]
     empty = (None,) * len(slides)
     splits = _read_splits(path, table, columns["part"]) if "part" in columns else empty
     mpp = _read_mpp(path, table, columns["mpp"]) if "mpp" in columns else empty
@@ -242,6 +246,8 @@ def _columns(
     doubtful = [name for name in text.columns if name not in named]
     other = set(doubtful) - set(without_other_parts(doubtful, text_of(text)))
     usable = [name for name in names if name not in other]
+    cells = text_of(text)
+    usable = without_flag_columns(usable, lambda n: cells(n) if n in text else [], "patient", named)
     unfit = [
         name
         for name in doubtful

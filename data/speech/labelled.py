@@ -17,7 +17,7 @@ from ...base.account import note, recount
 from ...base.errors import InputError, fail, nearest, shown
 from ...base.files import pattern_home, similar_file, walk_folder
 from ..formats.audio import AUDIO_SUFFIXES
-from ..items import check_items, read_labels
+from ..items import check_items, read_folder_classes, read_labels
 from ..listed import labels_table, note_whole_folder
 from ..parts import PARTS, read_part
 from .manifests import LABELLED_FIELDS, Utterance, is_manifest, read_manifest, with_groups
@@ -113,7 +113,7 @@ def list_labelled(
             listed = _by_folder(source, listed)
     if names is not None:
         listed = _by_name(path, listed, names, drop=label_from == "name")
-    labelled = with_groups([u for u in listed if u.label])
+    labelled = with_groups([u for u in listed if u.label], divided=True)
     note("read", "recordings", count=len(labelled))
     rows = check_items(
         path,
@@ -157,7 +157,7 @@ def list_unlabelled(
         names = NamePattern.of(pattern)
         listed = _by_name(path, listed, names, drop=False)
     note("read", "recordings", count=len(listed))
-    return with_groups(listed)
+    return with_groups(listed, divided=False)
 
 
 def _tables() -> str:
@@ -208,25 +208,36 @@ def _below(home: Path) -> list[Utterance]:
 
 
 def _by_folder(source: Path, listed: Sequence[Utterance]) -> list[Utterance]:
-    """The label is the first folder below the data, behind train, validation or test."""
+    """The label is the first folder below the data, or behind train, validation or test, where
+    there is such a folder; other folders beside it are then left out.
+    """
     labelled, without = [], []
+    cure = "put them into a folder for each label, name a table, or give --pattern"
+    divided = any(u.name.split("/")[0].lower() in PARTS for u in listed if "/" in u.name)
+    others: dict[str, None] = {}
     for utterance in listed:
         folders = utterance.name.split("/")[:-1]
-        part = ""
-        if len(folders) > 1 and folders[0].lower() in PARTS:
-            part, folders = PARTS[folders[0].lower()], folders[1:]
-        if folders:
-            labelled.append(replace(utterance, label=folders[0], part=part))
-        else:
+        part = PARTS.get(folders[0].lower(), "") if folders else ""
+        if part and not folders[1:]:
+            inside = f"{folders[0]}/ is a part of the data and names no label"
+            raise fail(source, f"{shown(utterance.name)} has no label: {inside}; {cure}")
+        if not folders:
             without.append(utterance.name)
+        elif divided and not part:
+            others[folders[0]] = None
+        else:
+            label = folders[1] if part else folders[0]
+            labelled.append(replace(utterance, label=label, part=part))
     if not labelled:
-        cure = "put them into a folder for each label, name a table, or give --pattern"
         raise fail(source, f"its recordings lie in no folders that name their labels; {cure}")
     if without:
         note("left out", "recordings in no folder that names their label", without)
-    if any(u.part for u in labelled):
+    if divided:
         note("assumed", "folders called train, validation or test are parts")
-    return labelled
+    if others:
+        note("left out", "folders that are called like no part", others)
+    labels = read_folder_classes(source, [u.label for u in labelled])
+    return [replace(u, label=label) for u, label in zip(labelled, labels, strict=True)]
 
 
 def _by_name(

@@ -23,7 +23,7 @@ from ...base.spellings import SPELT_OTHERWISE, Spellings
 from ..columns import find_columns, parse_columns
 from ..formats.audio import AUDIO_SUFFIXES, read_audio
 from ..formats.tables import TABLE_SUFFIXES, collect, scan_table, suffix_of
-from ..groups import read_groups
+from ..groups import read_groups, without_flag_columns
 from ..items import is_missing
 from ..parts import read_part, without_other_parts
 from .transcripts import Word
@@ -75,10 +75,10 @@ class Utterance:
         return read_audio(self.file, self.start, self.end)
 
 
-def with_groups(utterances: Sequence[Utterance]) -> list[Utterance]:
-    """With one spelling of each speaker and group, see `read_groups`."""
-    speakers = read_groups("speaker", [u.speaker for u in utterances])
-    groups = read_groups("group", [u.group for u in utterances])
+def with_groups(utterances: Sequence[Utterance], *, divided: bool) -> list[Utterance]:
+    """With one spelling of each speaker and group. divided: see `read_groups`."""
+    speakers = read_groups("speaker", [u.speaker for u in utterances], divided=divided)
+    groups = read_groups("group", [u.group for u in utterances], divided=divided)
     return [
         u if (u.speaker, u.group) == (speaker, group) else replace(u, speaker=speaker, group=group)
         for u, speaker, group in zip(utterances, speakers, groups, strict=True)
@@ -123,6 +123,12 @@ def read_manifest(
         lambda name: (str(row.get(name) or "") for row in rows),
         fields=fields,
         chosen=chosen.values(),
+    )
+    columns_left = without_flag_columns(
+        columns_left,
+        lambda name: {str(row.get(name) or "") for row in rows},
+        "speaker",
+        chosen.values(),
     )
     named = find_columns(path, columns_left, fields, chosen=chosen, unused_noted=False)
     if "audio" not in named:

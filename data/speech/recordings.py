@@ -58,7 +58,7 @@ def list_speech(
     note("read", "recordings", count=len(utterances))
     if count := sum(utterance.text is not None for utterance in utterances):
         note("read", "texts of recordings", count=count)
-    return with_groups(utterances)
+    return with_groups(utterances, divided=texts)
 
 
 def _folder(home: Path, columns: Sequence[str], texts: bool) -> list[Utterance]:

@@ -81,10 +81,7 @@ def _note_speakers(options: SpeechOptions, speakers: Sequence[str], by_recording
     elif by_recording:
         note("groups", "--split-by recording: each recording is its own group")
     else:
-        note_groups("speaker", "recordings", "speaker", [name for name in speakers if name])
-        if "" in speakers:
-            count = speakers.count("")
-            note("groups", "recordings without a speaker, each its own group", count=count)
+        note_groups("speaker", "recordings", "speaker", speakers)
 
 
 def members_of(parts: Mapping[str, Recordings]) -> dict[str, list[Member]]:

@@ -259,3 +259,23 @@ def test_real_sets_are_read(real_data):
     assert len(set(xrays.views)) == 3
     mnist = read_xray_set(real_data / "medical" / "medmnist" / "pneumoniamnist.npz")
     assert [len(mnist.rows(part)) for part in ("train", "validation", "test")] == [4708, 524, 624]
+
+
+def test_folders_of_classes_that_look_alike_are_said_and_composed_letters_joined(tmp_path):
+    for k, name in enumerate(("Sick/a", "sick/b", "fi\u00e8vre/c", "fie\u0300vre/d")):
+        save(tmp_path / f"{name}.png", k)
+    with opened() as account:
+        xrays = read_xray_set(tmp_path)
+    assert set(xrays.labels) == {"Sick", "sick", "fi\u00e8vre"}
+    said = "; ".join(account.lines())
+    assert "the classes 'Sick' and 'sick' differ by case only" in said
+    assert r"folders 'fie\u0300vre' and 'fi\xe8vre' are one class" in said
+
+
+def test_folders_that_are_called_like_no_part_are_named(tmp_path):
+    for k, name in enumerate(("train/ill/a", "train/well/b", "eval/ill/c")):
+        save(tmp_path / f"{name}.png", k)
+    with opened() as account:
+        read_xray_set(tmp_path)
+    called = "1 folders that are called like no part, beside those of parts (eval)"
+    assert f"items: {called}" in account.lines()
