@@ -133,6 +133,13 @@ def test_a_speaker_counts_before_the_file_and_a_stretch_without_one_is_of_its_fi
     assert f"{what} (f0.wav)" in account
 
 
+def test_a_stretch_that_ends_behind_its_recording_is_said(tmp_path) -> None:
+    rows = ["audio,label,start,end", *STRETCHES, "f0.wav,a,0.75,1.05", "f1.wav,b,0.65,1.15"]
+    _, account = of_table(tmp_path, rows)
+    said = "1 recordings: a stretch that ends behind its recording (f1.wav@0.65)"
+    assert said in account
+
+
 def test_a_file_in_two_parts_is_refused(tmp_path) -> None:
     rows = [f"{row},{'train' if k % 4 else 'test'}" for k, row in enumerate(STRETCHES)]
     with pytest.raises(InputError, match=r"group or file 'f\d.wav' is in the training and in"):
