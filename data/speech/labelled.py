@@ -96,9 +96,7 @@ def list_labelled(
     names = None if pattern is None else NamePattern.of(pattern)
     source = Path(path)
     table = _table_of(source)
-    if label_from == "auto":
-        by_name = names is not None and "label" in names.fields
-        label_from = "name" if by_name else "table" if table is not None else "folder"
+    label_from = _label_from(label_from, names, table)
     if label_from == "name" and (names is None or "label" not in names.fields):
         raise InputError("--label-from name: needs --pattern with {label}, such as {label}_*")
     if label_from == "table":
@@ -124,6 +122,22 @@ def list_labelled(
     )
     recount("read", "recordings", len(rows))
     return [labelled[row] for row in rows]
+
+
+def table_of_labels(path: str, label_from: LabelFrom, pattern: str | None) -> Path | None:
+    """The table whose rows `list_labelled` lists; None where it lists files."""
+    table = _table_of(Path(path))
+    names = None if pattern is None else NamePattern.of(pattern)
+    return table if _label_from(label_from, names, table) == "table" else None
+
+
+def _label_from(label_from: LabelFrom, names: NamePattern | None, table: Path | None) -> LabelFrom:
+    """Where labels come from, which auto leaves open."""
+    if label_from != "auto":
+        return label_from
+    if names is not None and "label" in names.fields:
+        return "name"
+    return "folder" if table is None else "table"
 
 
 def list_unlabelled(

@@ -140,6 +140,19 @@ def test_a_stretch_that_ends_behind_its_recording_is_said(tmp_path) -> None:
     assert said in account
 
 
+def test_a_training_ends_with_predictions_of_the_stretches_that_it_read(tmp_path) -> None:
+    splits, _ = of_table(tmp_path, ["audio,label,start,end", *STRETCHES])
+    pipeline, card = load_task("recordings").load(), load_task("recordings")
+    options = parse(card, "train", [], values={"data": str(tmp_path)})
+    values = {"run": "r", "input": str(tmp_path), "output": "o.csv"}
+    values |= pipeline.prediction_options(options, splits.spec)
+    items = pipeline.list_items(parse(card, "predict", [], values=values), splits.spec)
+    members = {member for part in splits.members.values() for member in part}
+    assert {pipeline.member(item) for item in items} == members
+    by_name = parse(card, "train", [], values={"data": str(tmp_path), "pattern": "{label:1}*"})
+    assert not pipeline.prediction_options(by_name, splits.spec)
+
+
 def test_a_file_in_two_parts_is_refused(tmp_path) -> None:
     rows = [f"{row},{'train' if k % 4 else 'test'}" for k, row in enumerate(STRETCHES)]
     with pytest.raises(InputError, match=r"group or file 'f\d.wav' is in the training and in"):
