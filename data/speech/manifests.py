@@ -279,16 +279,21 @@ def _words(path: Path, where: str, cells: object) -> tuple[Word, ...] | None:
     return tuple(words)
 
 
-def groups_with_files(utterances: Sequence[Utterance], named: Sequence[str]) -> list[str]:
-    """The group of each recording: the one that is named, else the file, since its stretches share
-    their sound. A stretch without a name belongs to the only one that its file has.
+def groups_with_files(
+    utterances: Sequence[Utterance], named: Sequence[str], mark: str
+) -> list[str]:
+    """The group of each recording: the one that is named, else its file, by the mark and the number
+    of its first recording, since its stretches share their sound. A stretch without a name belongs
+    to the only one that its file has.
 
     named: a speaker or group for each recording, "" where none is known. A name counts before the
     file: a dialogue has stretches of two speakers, who may be in different parts.
     """
     files, names_of = _names_of_files(utterances, named)
-    only = {file: next(iter(names)) for file, names in names_of.items() if len(names) == 1}
-    return [name or only.get(file, file) for file, name in zip(files, named, strict=True)]
+    group_of = {file: next(iter(names)) for file, names in names_of.items() if len(names) == 1}
+    for row, file in enumerate(files):
+        group_of.setdefault(file, f"{mark}{row}")
+    return [name or group_of[file] for file, name in zip(files, named, strict=True)]
 
 
 def note_stretches(utterances: Sequence[Utterance], named: Sequence[str]) -> None:

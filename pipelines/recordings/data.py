@@ -42,6 +42,8 @@ from .features import (
 from .options import RecordingsOptions
 from .spec import InputFacts, RecordingsSpec
 
+_ALONE = "only "  # before the number of a file that is a group
+
 
 class RecordingSource:
     """Recordings that were read, with their labels, speakers and groups.
@@ -68,7 +70,7 @@ class RecordingSource:
         self.labels = [u.label for u in self.utterances]
         self.names = [u.name for u in self.utterances]
         self.groups = groups_with_files(
-            self.utterances, [u.group or u.speaker for u in self.utterances]
+            self.utterances, [u.group or u.speaker for u in self.utterances], _ALONE
         )
 
     def __len__(self) -> int:
@@ -291,9 +293,14 @@ def split(source: RecordingSource, options: RecordingsOptions) -> Subsets:
         validation_share=options.validation_share,
         items="recordings",
     )
-    home = os.path.realpath(source.where if os.path.isdir(source.where) else f"{source.where}/..")
-    groups_shown = [os.path.relpath(g, home) if os.path.isabs(g) else g for g in source.groups]
-    refuse_shared_groups(source.where, subsets, groups_shown, "speaker, group or file")
+    home = source.where if os.path.isdir(source.where) else os.path.dirname(source.where) or "."
+    files = {
+        group: os.path.relpath(utterance.file, home)
+        for group, utterance in zip(source.groups, source.utterances, strict=True)
+        if group.startswith(_ALONE)
+    }
+    names = [files.get(group, group) for group in source.groups]
+    refuse_shared_groups(source.where, subsets, names, "speaker, group or file")
     return subsets
 
 

@@ -42,7 +42,7 @@ def split_recordings(options: SpeechOptions, utterances: Sequence[Utterance]) ->
             "recording",
             [utterance.name for utterance in utterances],
             _digests(utterances),
-            groups_with_files(utterances, named),
+            groups_with_files(utterances, named, "#"),
             [utterance.text or "" for utterance in utterances],
             parts,
         )
