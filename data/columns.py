@@ -97,6 +97,11 @@ def plain_name(name: str) -> str:
     return "_".join(words)
 
 
+def is_named(column: str, field: str) -> bool:
+    """Whether a column has one of the usual names of a field."""
+    return plain_name(column) in SYNONYMS[field]
+
+
 def parse_columns(pairs: Sequence[str], fields: Sequence[str]) -> dict[str, str]:
     """The option --columns: `("slide=slide_id",)` as {"slide": "slide_id"}.
 
@@ -187,10 +192,13 @@ def note_groups(noun: str, items: str, column: str | None, groups: Sequence[str]
     plural; column: the column that says it, None where each item is its own group; groups: of each
     item.
     """
+    named = [group for group in groups if group]
     if column is None:
-        note(
-            "groups", f"there is no column of {noun}s: each of the {items} counts as its own group"
-        )
-    else:
-        count = len(set(groups))
-        note("groups", f"{len(groups):,} {items} of {count:,} {noun}s (column {shown(column)})")
+        what = f"there is no column of {noun}s: each of the {items} counts as its own group"
+        note("groups", what)
+        return
+    count = f"{len(named):,} {items} of {len(set(named)):,} {noun}s"
+    note("groups", f"{count} (column {shown(column)})")
+    if len(named) < len(groups):
+        what = f"{items} without a {noun}, each its own group"
+        note("groups", what, count=len(groups) - len(named))

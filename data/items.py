@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -52,17 +51,28 @@ def read_labels(where: object, cells: Sequence[str | None]) -> list[str]:
 
 
 def _one_spelling(where: object, labels: Sequence[str]) -> list[str]:
-    """The same labels with one spelling of each number."""
-    spellings: dict[str, str] = {}
-    for label in dict.fromkeys(labels):
-        spellings[label] = _number(label)
-    merged = Counter(spellings.values())
-    for label, count in merged.items():
-        if count > 1:
-            same = [shown(text) for text, number in spellings.items() if number == label]
-            note("values", f"{where}: {' and '.join(same)} are one class")
-    # "1.0" alone stays as it is written: only where both forms occur is one of them changed.
-    labels = [spellings[text] if merged[spellings[text]] > 1 else text for text in labels]
+    """The same labels with one spelling of each number and of composed letters."""
+    labels, joined = one_form(labels)
+    for same in joined:
+        named = " and ".join(shown(name) if name.isascii() else ascii(name) for name in same)
+        note("values", f"{where}: {named} are one class")
+    note_alike(where, labels)
+    return labels
+
+
+def read_folder_classes(where: object, labels: Sequence[str]) -> list[str]:
+    """Labels that are names of folders, as `read_labels` gives those of a table, but numbers stay
+    as they are: a folder has one name.
+    """
+    labels, joined = one_form(labels, numbers=False)
+    for same in joined:
+        note("values", f"{where}: folders {' and '.join(map(ascii, same))} are one class")
+    note_alike(where, labels)
+    return labels
+
+
+def note_alike(where: object, labels: Iterable[str]) -> None:
+    """Name classes that look alike in the account."""
     for similar in look_alike(labels):
         how = "by case only"
         if len({label.lower() for label in similar}) > 1:
@@ -72,21 +82,48 @@ def _one_spelling(where: object, labels: Sequence[str]) -> list[str]:
             shown(name) if how == "by case only" else ascii(name) for name in similar
         )
         note("values", f"{where}: the classes {named} differ {how}")
-    return labels
 
 
-def look_alike(labels: Iterable[str]) -> list[list[str]]:
+def one_form(names: Sequence[str], *, numbers: bool = True) -> tuple[list[str], list[list[str]]]:
+    """The names, in one form where several forms of one occur, and those forms: numbers of one
+    value (1 and 1.0), and letters with marks that are composed in two ways.
+
+    A form that occurs alone stays as it is written.
+
+    >>> one_form(["1", "2.0", "1.0"])
+    (['1', '2.0', '1'], [['1', '1.0']])
+    """
+    forms: dict[str, dict[str, None]] = {}
+    form_of: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        composed = unicodedata.normalize("NFC", name)
+        form_of[name] = _number(composed) if numbers else composed
+        forms.setdefault(form_of[name], {})[name] = None
+    written = [form_of[name] if len(forms[form_of[name]]) > 1 else name for name in names]
+    return written, [list(same) for same in forms.values() if len(same) > 1]
+
+
+def plain_form(name: str) -> str:
+    """A name without regard to case, characters that cannot be seen, blanks around and how letters
+    with marks are composed.
+    """
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
+    return " ".join(plain.split())
+
+
+def look_alike(labels: Iterable[str], form: Callable[[str], str] = plain_form) -> list[list[str]]:
     """Labels that people read as one: they differ in case, in characters that cannot be seen, or in
     how letters with marks are composed.
+
+    form: what is equal for those that are read as one.
 
     >>> look_alike(["a", "b", "A", "b\u200b", "c"])
     [['a', 'A'], ['b', 'b\u200b']]
     """
     similar: dict[str, list[str]] = {}
     for label in dict.fromkeys(labels):
-        plain = unicodedata.normalize("NFKC", label).casefold()
-        plain = "".join(letter for letter in plain if unicodedata.category(letter) != "Cf")
-        similar.setdefault(" ".join(plain.split()), []).append(label)
+        similar.setdefault(form(label), []).append(label)
     return [names for names in similar.values() if len(names) > 1]
 
 

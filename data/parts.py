@@ -7,7 +7,7 @@ import polars as pl
 
 from ..base.account import note
 from ..base.errors import fail, shown
-from .columns import SYNONYMS, plain_name
+from .columns import is_named, plain_name
 
 PARTS: Mapping[str, str] = {
     "train": "train",
@@ -71,12 +71,25 @@ def without_other_parts(
 
 def called_like_parts(name: str) -> bool:
     """Whether a column has one of the names that columns of parts have."""
-    return plain_name(name) in SYNONYMS["part"]
+    return is_named(name, "part")
 
 
 def text_of(table: pl.DataFrame) -> Callable[[str], list[str | None]]:
     """The distinct cells of a column of text, for `without_other_parts`."""
     return lambda name: table[name].unique().to_list()
+
+
+def note_other_folders(names: Sequence[str], parts: Sequence[str]) -> None:
+    """Name the folders whose items are of no part where others lie in folders of parts: eval/, for
+    one, is validation to some people and test to others.
+
+    names: of the items, below the folder of the data; parts: of each, "" for none.
+    """
+    if not any(parts):
+        return
+    other = {name.split("/")[0]: None for name, part in zip(names, parts) if not part}
+    if other:
+        note("items", "folders that are called like no part, beside those of parts", other)
 
 
 def rows_in(parts: Sequence[str], names: Sequence[str]) -> np.ndarray:

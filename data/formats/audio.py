@@ -36,6 +36,7 @@ AUDIO_SUFFIXES = (*SNDFILE_SUFFIXES, *STREAM_SUFFIXES)
 MOST_SECONDS = 8 * 3600
 LEAST_RATE, MOST_RATE = 1_000, 768_000
 MOST_CHANNELS = 64
+MOST_PEAK = 16.0  # of a sample, where 1 is full scale; louder ones are in another unit
 BLOCK_SECONDS = 30
 BLOCK_SAMPLES = 8 << 20  # of all channels together
 MP3_FRAME = 1_152  # samples
@@ -145,6 +146,8 @@ def _stretch(
     """The first sample and the one after the last of a stretch in seconds."""
     rate, frames = source.samplerate, source.frames
     first = round(start * rate)
+    if frames > 0:
+        refuse_other_unit(path, stop, frames / rate)
     if isinstance(source, StreamedSound):  # its length by the header is not exact
         return first, None if stop is None else round(stop * rate)
     last = frames if stop is None else min(frames, round(stop * rate))
@@ -153,6 +156,15 @@ def _stretch(
         length = f"{frames / rate:.2f} s"
         raise fail(path, f"has no samples from {start:g} s to {until} s; it is {length} long")
     return first, last
+
+
+def refuse_other_unit(path: object, stop: float | None, seconds: float) -> None:
+    """Raise InputError for a stretch that ends so far behind its recording that its times are in
+    no seconds. seconds: length of the recording.
+    """
+    if stop is not None and stop > 2 * seconds + 1:
+        problem = f"a stretch ends at {stop:g} s, and the recording is {seconds:.2f} s long"
+        raise fail(path, f"{problem}; are its times milliseconds or samples? give seconds")
 
 
 class _Mixture:
@@ -183,6 +195,9 @@ class _Mixture:
                 mono = block[:, 0] if block.shape[1] == 1 else block.mean(1)
             if not np.isfinite(mono).all():
                 raise fail(self.path, "holds samples that are not finite")
+            if len(mono) and (peak := float(np.abs(mono).max())) > MOST_PEAK:
+                problem = f"holds fractions up to {peak:,.0f}, where 1 is the loudest"
+                raise fail(self.path, f"{problem} (integers saved as fractions?); divide them")
             if self.products is not None:
                 low = _speech_band(block, rate)
                 self.products += low.T @ low

@@ -7,6 +7,7 @@ from pathlib import Path
 from ...base.account import note
 from ...base.errors import fail
 from ..formats.pictures import list_pictures, visible_folders
+from ..groups import one_spelling
 from ..parts import SEARCH_PARTS
 from .class_sets import is_aircraft, is_cars, is_cub200, read_aircraft, read_cars, read_cub200
 from .identity_sets import (
@@ -26,7 +27,7 @@ def read_folders(root: Path) -> Listing:
 
     Where there is a folder train/, or both query/ and gallery/, the folders of identities lie in
     those named as parts (train/, val/, dev/, test/, query/, gallery/, ...), and other folders are
-    ignored. An identity named -1 is junk.
+    ignored. An identity named -1 is junk. Composed and decomposed letters are one name.
     """
     present = visible_folders(root)
     folders = [name for name in present if name in SEARCH_PARTS]
@@ -48,6 +49,7 @@ def read_folders(root: Path) -> Listing:
                 raise fail(file, f"lies in no folder of an identity; {cure}")
             name = f"{folder}/{name}" if folder else name
             listing.add(file, name, identity, SEARCH_PARTS.get(folder, ""))
+    listing.identities = one_spelling("identities", listing.identities, numbers=False)
     return listing
 
 

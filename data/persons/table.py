@@ -16,6 +16,7 @@ from ...base.errors import fail
 from ..columns import find_columns, parse_columns
 from ..formats.picture_folder import PictureFolder
 from ..formats.tables import collect, scan_table
+from ..groups import one_spelling
 from ..items import is_missing, read_labels
 from ..parts import SEARCH_PARTS, read_part, text_of, without_other_parts
 from .listing import JUNK, Listing
@@ -70,6 +71,7 @@ def read_table(
         raise fail(images, "is no folder; give the folder in which the pictures of the table lie")
     cells = table[column["identity"]].to_list()
     labels = read_labels(f"{path}: column {column['identity']!r}", cells)
+    one_spelling("identities", labels)  # names those that look alike
     rows = [row for row, label in enumerate(labels) if label]
     identities = [JUNK if labels[row] == f"{JUNK}.0" else labels[row] for row in rows]
     home = PictureFolder(images if images is not None else Path(path).parent)

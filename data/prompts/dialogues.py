@@ -16,6 +16,7 @@ from ...base.account import doubt, note, part_of_account
 from ...base.errors import InputError, fail, shown
 from ..columns import SYNONYMS, find_columns
 from ..formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table
+from ..groups import read_groups
 from ..parts import read_part, text_of, without_other_parts
 from ..text_files import refuse_long_text
 
@@ -110,6 +111,8 @@ def read_dialogues(path: str | Path, reading: DialogueReading) -> DialogueTable:
     rows = [dialogue for table in tables for dialogue in table.dialogues]
     if not rows:
         raise fail(path, "has no row with a prompt and an answer")
+    groups = read_groups("group", [dialogue.group for dialogue in rows])
+    rows = [row._replace(group=group) for row, group in zip(rows, groups, strict=True)]
     note("read", "prompts with their answers", count=len(rows))
     return DialogueTable(rows, tables[0].columns)
 

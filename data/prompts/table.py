@@ -16,6 +16,7 @@ from ...base.errors import fail, shown
 from ...base.files import walk_folder
 from ..columns import SYNONYMS, find_columns, plain_name
 from ..formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table
+from ..groups import read_groups
 from ..parts import read_part, text_of, without_other_parts
 from ..text_files import is_text_file, read_text_file, refuse_long_text
 
@@ -132,6 +133,8 @@ def read_prompt_data(path: str | Path, reading: PromptReading) -> PromptTable:
         if len({table.are_texts for table in tables}) > 1:
             raise fail(path, "has tables of prompts and tables of texts; give one kind")
         joined = [prompt for table in tables for prompt in table.prompts]
+        groups = read_groups("group", [prompt.group for prompt in joined])
+        joined = [p._replace(group=group) for p, group in zip(joined, groups, strict=True)]
         table = PromptTable(joined, tables[0].are_texts, tables[0].columns)
     note("read", "texts" if table.are_texts else "prompts", count=len(table))
     return table

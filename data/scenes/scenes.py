@@ -21,10 +21,11 @@ from ..columns import find_columns, parse_columns
 from ..formats.picture_folder import PictureFolder
 from ..formats.pictures import PICTURE_SUFFIXES, list_folder
 from ..formats.tables import TABLE_SUFFIXES, collect, endings_of, scan_table, suffix_of
+from ..groups import read_groups
 from ..item_sets import ItemSet, of_record
 from ..items import check_items
 from ..listed import fitting_table, note_unlisted
-from ..parts import read_part, text_of, without_other_parts
+from ..parts import note_other_folders, read_part, text_of, without_other_parts
 from .depths import DEPTH_SUFFIXES
 from .layouts import (
     DEPTH,
@@ -220,6 +221,7 @@ def _from_homes(folder: Path, homes: list[Home], need_depth: bool, need_mask: bo
             if alone := sorted(set(files.values()) - set(used.values())):
                 stems = [Path(file).stem for file in alone]
                 unmatched.setdefault(f"{role} without picture", []).extend(stems)
+    note_other_folders([scene.name for scene in scenes], [scene.part for scene in scenes])
     public = sorted({scene.home for scene in scenes})
     layout = "several sets" if len(public) > 1 else public[0] if public else "folders"
     return RgbdSet.of_records(folder, layout, scenes, unmatched=unmatched)
@@ -240,6 +242,7 @@ def scenes_of_table(
     needed = _required(need_depth, need_mask)
     home, set_name = PictureFolder(path.parent), path.parent.resolve().name
     scenes: list[_Scene] = []
+    groups = read_groups("group", table["group"]) if "group" in table.columns else []
     for row, cells in enumerate(table.iter_rows(named=True), 1):
         files: dict[str, tuple[str, str]] = {}
         for role in ("image", "depth", "mask"):
@@ -251,7 +254,7 @@ def scenes_of_table(
         image, name = files["image"]
         depth, mask = (files[role][0] if role in files else None for role in ("depth", "mask"))
         part = _part(f"{path}: column {fields.get('part')!r}, row {row}", cells.get("part"))
-        group = cells.get("group") or name
+        group = (groups[row - 1] if groups else "") or name
         scenes.append(_Scene(name, image, depth, mask, cells.get("set") or set_name, part, group))
     names, parts = [scene.name for scene in scenes], [scene.part for scene in scenes]
     rows = check_items(path, "picture", names, [scene.mask or "" for scene in scenes], parts)
@@ -290,11 +293,12 @@ def _groups(path: str | os.PathLike[str], scenes: RgbdSet) -> list[str]:
     row_of_name = {name: row for row, name in enumerate(scenes.names)}
     row_of_stem = {Path(name).stem: row for name, row in row_of_name.items()}
     groups = list(scenes.names)
+    spelt = read_groups("group", table["group"])
     for line, (image, group) in enumerate(table.iter_rows(), 1):
         row = row_of_name.get(image or "", row_of_stem.get(Path(image or "").stem))
         if row is None:
             raise fail(f"{path}: row {line}", f"there is no scene {shown(image)} in {scenes.where}")
         if not group:
             raise fail(f"{path}: row {line}", "the group is empty; name it, or leave the row out")
-        groups[row] = group
+        groups[row] = spelt[line - 1] or groups[row]
     return groups

@@ -19,6 +19,7 @@ from ..columns import SYNONYMS, find_columns, note_groups, plain_name
 from ..formats.tables import collect, decimal_commas, number_column, scan_table
 from ..items import digest, read_labels
 from ..parts import text_of, without_other_parts
+from ..groups import read_groups
 from .bags import Cohort, names_in, read_splits, refuse_shared_patients, whole_names
 
 _SYNONYMS: Mapping[str, Sequence[str]] = {
@@ -132,7 +133,8 @@ def read_bag_table(
     patients, parts = unique, unknown
     if "patient" in fields:
         cells = names_in(path, table, fields["patient"])
-        patients = _one_of_each(path, bag_names, cells, "patients")
+        named = read_groups("patient", _one_of_each(path, bag_names, cells, "patients"))
+        patients = tuple(patient or bag for patient, bag in zip(named, unique, strict=True))
     if "part" in fields:
         cells = read_splits(path, table, fields["part"])
         parts = _one_of_each(path, bag_names, cells, "parts")

@@ -16,6 +16,7 @@ from ...base.account import doubt, note
 from ...base.errors import fail, shown
 from ..columns import SYNONYMS, find_columns, note_groups, plain_name
 from ..formats.tables import collect, number_column, scan_table
+from ..groups import read_groups, without_flag_columns
 from ..items import check_items, is_missing, join_copies, read_labels
 from ..parts import read_part, text_of, without_other_parts
 
@@ -104,7 +105,10 @@ def read_cohort(
         labels = whole_names(read_labels(f"{path}: column {shown(columns['label'])}", cells))
     else:
         labels = [""] * len(slides)
-    patients = names_in(path, table, columns["patient"]) if "patient" in columns else slides
+    patients = slides
+    if "patient" in columns:
+        named = read_groups("patient", names_in(path, table, columns["patient"]))
+        patients = [patient or slide for patient, slide in zip(named, slides, strict=True)]
     empty = (None,) * len(slides)
     splits = read_splits(path, table, columns["part"]) if "part" in columns else empty
     mpp = _read_mpp(path, table, columns["mpp"]) if "mpp" in columns else empty
@@ -135,6 +139,8 @@ def _columns(
     doubtful = [name for name in text.columns if name not in named]
     other = set(doubtful) - set(without_other_parts(doubtful, text_of(text)))
     usable = [name for name in names if name not in other]
+    cells = text_of(text)
+    usable = without_flag_columns(usable, lambda n: cells(n) if n in text else [], "patient", named)
     unfit = [
         name
         for name in doubtful

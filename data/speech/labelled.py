@@ -18,10 +18,10 @@ from ...base.errors import InputError, fail, nearest, shown
 from ...base.files import pattern_home, similar_file, walk_folder
 from ...base.own_files import COMPANIONS, in_companion
 from ..formats.audio import AUDIO_SUFFIXES
-from ..items import check_items, read_labels
+from ..items import check_items, read_folder_classes, read_labels
 from ..listed import labels_table, note_whole_folder
 from ..parts import PARTS, read_part
-from .manifests import LABELLED_FIELDS, Utterance, is_manifest, read_manifest
+from .manifests import LABELLED_FIELDS, Utterance, is_manifest, read_manifest, with_groups
 from .recordings import MANIFESTS, SOME_SUFFIXES, usable_recordings
 
 LabelFrom = Literal["auto", "table", "folder", "name"]
@@ -97,9 +97,7 @@ def list_labelled(
     names = None if pattern is None else NamePattern.of(pattern)
     source = Path(path)
     table = _table_of(source)
-    if label_from == "auto":
-        by_name = names is not None and "label" in names.fields
-        label_from = "name" if by_name else "table" if table is not None else "folder"
+    label_from = _label_from(label_from, names, table)
     if label_from == "name" and (names is None or "label" not in names.fields):
         raise InputError("--label-from name: needs --pattern with {label}, such as {label}_*")
     if label_from == "table":
@@ -114,7 +112,7 @@ def list_labelled(
             listed = _by_folder(source, listed)
     if names is not None:
         listed = _by_name(path, listed, names, drop=label_from == "name")
-    labelled = [u for u in listed if u.label]
+    labelled = with_groups([u for u in listed if u.label], divided=True)
     note("read", "recordings", count=len(labelled))
     rows = check_items(
         path,
@@ -125,6 +123,22 @@ def list_labelled(
     )
     recount("read", "recordings", len(rows))
     return [labelled[row] for row in rows]
+
+
+def table_of_labels(path: str, label_from: LabelFrom, pattern: str | None) -> Path | None:
+    """The table whose rows `list_labelled` lists; None where it lists files."""
+    table = _table_of(Path(path))
+    names = None if pattern is None else NamePattern.of(pattern)
+    return table if _label_from(label_from, names, table) == "table" else None
+
+
+def _label_from(label_from: LabelFrom, names: NamePattern | None, table: Path | None) -> LabelFrom:
+    """Where labels come from, which auto leaves open."""
+    if label_from != "auto":
+        return label_from
+    if names is not None and "label" in names.fields:
+        return "name"
+    return "folder" if table is None else "table"
 
 
 def list_unlabelled(
@@ -161,7 +175,7 @@ def list_unlabelled(
         names = NamePattern.of(pattern)
         listed = _by_name(path, listed, names, drop=False)
     note("read", "recordings", count=len(listed))
-    return listed
+    return with_groups(listed, divided=False)
 
 
 def _tables() -> str:
@@ -212,25 +226,36 @@ def _below(home: Path) -> list[Utterance]:
 
 
 def _by_folder(source: Path, listed: Sequence[Utterance]) -> list[Utterance]:
-    """The label is the first folder below the data, behind train, validation or test."""
+    """The label is the first folder below the data, or behind train, validation or test, where
+    there is such a folder; other folders beside it are then left out.
+    """
     labelled, without = [], []
+    cure = "put them into a folder for each label, name a table, or give --pattern"
+    divided = any(u.name.split("/")[0].lower() in PARTS for u in listed if "/" in u.name)
+    others: dict[str, None] = {}
     for utterance in listed:
         folders = utterance.name.split("/")[:-1]
-        part = ""
-        if len(folders) > 1 and folders[0].lower() in PARTS:
-            part, folders = PARTS[folders[0].lower()], folders[1:]
-        if folders:
-            labelled.append(replace(utterance, label=folders[0], part=part))
-        else:
+        part = PARTS.get(folders[0].lower(), "") if folders else ""
+        if part and not folders[1:]:
+            inside = f"{folders[0]}/ is a part of the data and names no label"
+            raise fail(source, f"{shown(utterance.name)} has no label: {inside}; {cure}")
+        if not folders:
             without.append(utterance.name)
+        elif divided and not part:
+            others[folders[0]] = None
+        else:
+            label = folders[1] if part else folders[0]
+            labelled.append(replace(utterance, label=label, part=part))
     if not labelled:
-        cure = "put them into a folder for each label, name a table, or give --pattern"
         raise fail(source, f"its recordings lie in no folders that name their labels; {cure}")
     if without:
         note("left out", "recordings in no folder that names their label", without)
-    if any(u.part for u in labelled):
+    if divided:
         note("assumed", "folders called train, validation or test are parts")
-    return labelled
+    if others:
+        note("left out", "folders that are called like no part", others)
+    labels = read_folder_classes(source, [u.label for u in labelled])
+    return [replace(u, label=label) for u, label in zip(labelled, labels, strict=True)]
 
 
 def _by_name(

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from ...base.spellings import SPELT_OTHERWISE, Spellings
 from ..columns import find_columns, parse_columns
 from ..formats.audio import AUDIO_SUFFIXES, read_audio
 from ..formats.tables import TABLE_SUFFIXES, collect, scan_table, suffix_of
+from ..groups import read_groups, without_flag_columns
 from ..items import is_missing
 from ..parts import read_part, without_other_parts
 from .transcripts import Word
@@ -74,6 +75,16 @@ class Utterance:
         return read_audio(self.file, self.start, self.end)
 
 
+def with_groups(utterances: Sequence[Utterance], *, divided: bool) -> list[Utterance]:
+    """With one spelling of each speaker and group. divided: see `read_groups`."""
+    speakers = read_groups("speaker", [u.speaker for u in utterances], divided=divided)
+    groups = read_groups("group", [u.group for u in utterances], divided=divided)
+    return [
+        u if (u.speaker, u.group) == (speaker, group) else replace(u, speaker=speaker, group=group)
+        for u, speaker, group in zip(utterances, speakers, groups, strict=True)
+    ]
+
+
 def stretch_name(start: float, end: float | None) -> str:
     """A name for a stretch of a recording in seconds, "" for all of it."""
     last = "" if end is None else f"{end:.4f}"
@@ -112,6 +123,12 @@ def read_manifest(
         lambda name: (str(row.get(name) or "") for row in rows),
         fields=fields,
         chosen=chosen.values(),
+    )
+    columns_left = without_flag_columns(
+        columns_left,
+        lambda name: {str(row.get(name) or "") for row in rows},
+        "speaker",
+        chosen.values(),
     )
     named = find_columns(path, columns_left, fields, chosen=chosen, unused_noted=False)
     if "audio" not in named:
@@ -260,6 +277,51 @@ def _words(path: Path, where: str, cells: object) -> tuple[Word, ...] | None:
             form = "words must be [word, start, end] each"
             raise fail(path, f"{where}: {form}, got {shown(cell)}") from None
     return tuple(words)
+
+
+def groups_with_files(
+    utterances: Sequence[Utterance], named: Sequence[str], mark: str
+) -> list[str]:
+    """The group of each recording: the one that is named, else its file, by the mark and the number
+    of its first recording, since its stretches share their sound. A stretch without a name belongs
+    to the only one that its file has.
+
+    named: a speaker or group for each recording, "" where none is known. A name counts before the
+    file: a dialogue has stretches of two speakers, who may be in different parts.
+    """
+    files, names_of = _names_of_files(utterances, named)
+    group_of = {file: next(iter(names)) for file, names in names_of.items() if len(names) == 1}
+    for row, file in enumerate(files):
+        group_of.setdefault(file, f"{mark}{row}")
+    return [name or group_of[file] for file, name in zip(files, named, strict=True)]
+
+
+def note_stretches(utterances: Sequence[Utterance], named: Sequence[str]) -> None:
+    """Note how many recordings are stretches of one file and stay together for it, and which files
+    may be in several parts; see `groups_with_files`.
+    """
+    files, names_of = _names_of_files(utterances, named)
+    unnamed = [file for file in files if not names_of[file]]
+    if len(set(unnamed)) < len(unnamed):
+        what = f"{len(unnamed):,} recordings are stretches of {len(set(unnamed)):,} files"
+        note("groups", f"{what}; those of a file stay together")
+    if shared := [os.path.basename(file) for file, names in names_of.items() if len(names) > 1]:
+        what = "files with stretches of several speakers or groups, which may be in different parts"
+        note("groups", what, shared)
+
+
+def _names_of_files(
+    utterances: Sequence[Utterance], named: Sequence[str]
+) -> tuple[list[str], dict[str, set[str]]]:
+    """The real file of each recording, and the names that the recordings of a file have."""
+    real: dict[str, str] = {}
+    files, names_of = [], dict[str, set[str]]()
+    for utterance, name in zip(utterances, named, strict=True):
+        if utterance.file not in real:
+            real[utterance.file] = os.path.realpath(utterance.file)
+        files.append(real[utterance.file])
+        names_of.setdefault(files[-1], set()).update({name} - {""})
+    return files, names_of
 
 
 def write_manifest(path: Path, utterances: Sequence[Utterance]) -> None:

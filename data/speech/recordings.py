@@ -15,7 +15,8 @@ from ...base.extras import install_line
 from ...base.files import similar_file, walk_folder
 from ..formats.audio import AUDIO_SUFFIXES
 from ..formats.audio_streams import STREAM_SUFFIXES, has_pyav
-from .manifests import Utterance, is_manifest, read_manifest
+from .manifests import Utterance, is_manifest, read_manifest, with_groups
+from .timed_text import words_of_times
 from .transcripts import read_textgrid
 
 TEXT_SUFFIXES = (".textgrid", ".txt", ".lab")  # the first that is there is taken
@@ -59,7 +60,7 @@ def list_speech(
     note("read", "recordings", count=len(utterances))
     if count := sum(utterance.text is not None for utterance in utterances):
         note("read", "texts of recordings", count=count)
-    return utterances
+    return with_groups(utterances, divided=texts)
 
 
 def _folder(home: Path, columns: Sequence[str], texts: bool) -> list[Utterance]:
@@ -149,19 +150,29 @@ def _with_text(file: Path, name: str, beside: Mapping[str, Path]) -> Utterance:
 
 
 def _read_text(file: Path) -> str:
-    """The text of a file with single spaces: UTF-8, UTF-16 with a mark, or else cp1252."""
+    """The text of a file with single spaces, without the times of subtitles and lists of labels."""
+    text = _decoded(file)
+    words = words_of_times(text)
+    if words is None:
+        return " ".join(text.split())
+    note("assumed", "files of text with times, of which the words alone are read", [file])
+    return " ".join(words.split())
+
+
+def _decoded(file: Path) -> str:
+    """The text of a file: UTF-8, UTF-16 with a mark, or else cp1252."""
     try:
         if file.stat().st_size > TEXT_CAP:
             raise fail(file, "is larger than 1 MiB, no transcript of a recording")
         content = file.read_bytes()
         if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            return " ".join(content.decode("utf-16").split())
+            return content.decode("utf-16")
         try:
-            return " ".join(content.decode("utf-8-sig").split())
+            return content.decode("utf-8-sig")
         except UnicodeDecodeError:
             text = content.decode("cp1252")
             note("assumed", "files of text that are not UTF-8, read as cp1252", [file])
-            return " ".join(text.split())
+            return text
     except UnicodeDecodeError:
         raise fail(file, "is not UTF-8 text") from None
     except OSError as error:

@@ -19,7 +19,8 @@ from ...base.errors import fail, nearest, shown
 from ...base.files import walk_folder
 from ..columns import SYNONYMS, find_columns, plain_name
 from ..formats.tables import TABLE_SUFFIXES, collect, list_files, scan_table, stem_of
-from ..parts import PARTS, read_part, text_of, without_other_parts
+from ..items import read_folder_classes
+from ..parts import PARTS, note_other_folders, read_part, text_of, without_other_parts
 from ..text_files import read_text_file, refuse_long_text
 from .labels import (
     Goal,
@@ -374,23 +375,19 @@ def _read_folder(folder: Path, files: Sequence[str], reading: TextReading) -> Te
         part = next((PARTS[word.lower()] for word in above if word.lower() in PARTS), "")
         texts.append(read_text_file(folder / name))
         refuse_long_text(folder / name, texts[-1])
-        labels.append((label,))
+        labels.append(label)
         parts.append(part)
-    if reading.need_label and all(name.lower() in PARTS for (name,) in labels):
-        problem = "its folders are called train and test, and have none for each label below them"
-        raise fail(folder, problem)
+    known = None
+    if reading.need_label:
+        if any(name.lower() in PARTS for name in labels):
+            problem = "its folders are called train and test, and have none for each label"
+            raise fail(folder, f"{problem} below them")
+        note_other_folders(files, parts)
+        classes = read_folder_classes(folder, labels)
+        known = TextLabels("class", [(name,) for name in classes], np.zeros(0))
     note("read", "text files, whose folders are their labels", count=len(files))
     _note_empty(folder, "text", texts, refused=reading.need_label)
     empty = [""] * len(files)
     return TextTable(
-        texts,
-        list(files),
-        empty,
-        empty,
-        empty,
-        parts,
-        TextLabels("class", list(labels), np.zeros(0)) if reading.need_label else None,
-        pl.DataFrame(),
-        {},
-        files=True,
+        texts, list(files), empty, empty, empty, parts, known, pl.DataFrame(), {}, files=True
     )

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ...base.account import note
 from ...base.errors import fail, reason, shown
 from ..formats.tables import TABLE_SUFFIXES, stem_of, suffix_of
-from ..items import read_labels
+from ..items import read_folder_classes, read_labels
 from ..listed import labels_table
-from ..parts import PARTS
+from ..parts import PARTS, note_other_folders
 from .files import MissingPicture, XrayFolder, list_xrays, without_masks
 from .records import Reading, Xray
 from .table import PATIENT_FOLDER, read_table
@@ -91,7 +92,7 @@ def _with_part_lists(home: Path, xrays: list[Xray]) -> list[Xray]:
         return xrays
     note("columns", f"parts are read from {' and '.join(_PART_LISTS)}")
     pairs = ((xray, part_of.get(Path(xray.name).name, "")) for xray in xrays)
-    return [Xray(**{**vars(xray), "part": part}) for xray, part in pairs]
+    return [replace(xray, part=part) for xray, part in pairs]
 
 
 def _read_classes(home: Path, tables: Sequence[Path]) -> list[Xray]:
@@ -109,7 +110,9 @@ def _read_classes(home: Path, tables: Sequence[Path]) -> list[Xray]:
         above = name.split("/")[:-1]
         part = next((PARTS[word.lower()] for word in above if word.lower() in PARTS), "")
         xrays.append(Xray(name, file, label, part, patient=patient))
-    return xrays
+    note_other_folders([xray.name for xray in xrays], [xray.part for xray in xrays])
+    labels = read_folder_classes(home, [xray.label for xray in xrays])
+    return [replace(xray, label=label) for xray, label in zip(xrays, labels, strict=True)]
 
 
 def _class_and_patient(name: str) -> tuple[str, str]:
@@ -159,7 +162,7 @@ def read_covidx(home: Path, lists: Sequence[Path], reading: Reading) -> list[Xra
             )
     labels = read_labels(home, [xray.label for xray in xrays])
     pairs = zip(xrays, labels, strict=True)
-    return [Xray(**{**vars(xray), "label": label}) for xray, label in pairs if label]
+    return [replace(xray, label=label) for xray, label in pairs if label]
 
 
 def _lines(path: Path) -> list[str]:

@@ -10,8 +10,9 @@ import polars as pl
 
 from ...base.account import note
 from ...base.errors import InputError, fail, shown
-from ..columns import find_columns, plain_name
+from ..columns import find_columns, is_named, plain_name
 from ..formats.tables import collect, scan_table
+from ..groups import without_flag_columns
 from ..items import is_missing, read_labels
 from ..parts import called_like_parts, read_part, without_other_parts
 from .files import MissingPicture, XrayFolder
@@ -109,11 +110,12 @@ def _columns(
         chosen["view"] = str(both[1])
     usable = names
     if reading.need_label:
-        doubtful = {name: name for name in names if called_like_parts(name)}
+        doubtful = {n: n for n in names if called_like_parts(n) or is_named(n, "patient")}
         cells = _cells(path, frame, doubtful) if doubtful else {}
         usable = without_other_parts(
             names, cells.__getitem__, fields=FIELDS, chosen=chosen.values()
         )
+        usable = without_flag_columns(usable, cells.__getitem__, "patient", chosen.values())
     return find_columns(
         path,
         usable,

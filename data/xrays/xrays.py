@@ -22,6 +22,7 @@ from ..formats.dicom import is_dicom, read_dicom, read_header
 from ..formats.grey_range import unit_range, wide_values
 from ..formats.pictures import decode_picture, resized, upright
 from ..formats.tables import TABLE_SUFFIXES, endings_of, suffix_of
+from ..groups import read_groups
 from ..items import check_items, readable_rows
 from ..listed import note_unlisted
 from .files import SUFFIXES, is_mask
@@ -72,7 +73,9 @@ def read_xray_set(
         listed = leave_out_unreadable(listed, dict(enumerate(listed.problems)))
         items = _identities(listed)
         rows = check_items(listed.where, "picture", items, listed.labels, listed.parts)
-        listed = _with_patients(_with_headers(listed.of(rows)))
+        listed = listed.of(rows)
+        listed = replace(listed, patients=read_groups("patient", listed.patients))
+        listed = _with_patients(_with_headers(listed))
     else:
         listed = listed.of(_first_rows(listed))
     note("read", "pictures", count=len(listed))
@@ -176,7 +179,6 @@ def _with_headers(xrays: XraySet) -> XraySet:
     A header that cannot be read says nothing; what is wrong shows when the pixels are read.
     """
     views, patients = list(xrays.views), list(xrays.patients)
-    numbers: dict[str, str] = {}
     headers: dict[int, str] = {}
     for row, file in enumerate(xrays.files):
         if xrays.places[row] is None and not (views[row] and patients[row]) and is_dicom(file):
@@ -186,15 +188,17 @@ def _with_headers(xrays: XraySet) -> XraySet:
                 continue
             views[row] = views[row] or view
             if patient and not patients[row]:
-                headers[row] = numbers.setdefault(patient, f"patient {len(numbers) + 1}")
-    if len(headers) > 1 and len(numbers) == 1 and not any(patients):
+                headers[row] = patient
+    if len(headers) > 1 and len(set(headers.values())) == 1 and not any(patients):
         what = "all DICOM headers name one patient (an anonymised export?), which is not used"
         note("assumed", what)
         headers = {}
     elif headers:
         note("groups", "pictures whose patients come from DICOM headers", count=len(headers))
-    for row, patient in headers.items():
-        patients[row] = patient
+    numbers: dict[str, str] = {}
+    for row, patient in zip(headers, read_groups("patient", list(headers.values())), strict=True):
+        if patient:
+            patients[row] = numbers.setdefault(patient, f"patient {len(numbers) + 1}")
     return replace(xrays, views=views, patients=patients)
 
 

@@ -16,6 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 import numpy as np
 import torch
 
+from ...base.account import note
 from ...base.errors import fail, shown
 
 HELD_BYTES = 2 << 30  # of items in memory; items beyond it are read again each time
@@ -99,7 +100,7 @@ def own_or_shares(
     training part, the test part first.
 
     parts: "train", "validation", "test" or "" of each row; rows of no part are the training part
-    where none is named "train", and in no part otherwise.
+    where none is named "train", and in no part otherwise, which the account says.
     take: of rows, a share of them and the name of the part, the rows taken for it and the rest.
     items: what the rows are called in messages, in the plural.
     validation_needed: False allows a training without validation, with a share of 0.
@@ -110,8 +111,11 @@ def own_or_shares(
     train, validation, test = (
         np.flatnonzero(names == part) for part in ("train", "validation", "test")
     )
+    unnamed = np.flatnonzero(names == "")
     if not len(train):
-        train = np.flatnonzero(names == "")
+        train = unnamed
+    elif len(unnamed):
+        note("left out", f"{items} of no part, as others are of a part", count=len(unnamed))
     if not len(train):
         raise fail(where, f"has no {items} to train on; `evaluate --data` scores such a set")
     if not len(test):

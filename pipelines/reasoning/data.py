@@ -247,8 +247,8 @@ def open_splits(
         }
         fresh = FreshTrials(kinds_of(options).train, seed_of(options.seed), options.trials)
         train = fresh if options.fresh else fresh.part(options.trials)
-        if sum(map(len, parts.values())) < len(trials):
-            note("left out", "trials of no part, as others are of a part")
+        if (used := sum(map(len, parts.values()))) < len(trials):
+            note("left out", "trials of no part, as others are of a part", count=len(trials) - used)
         validation, test = parts["validation"], parts["test"]
         note("assumed", f"the training part is generated: --split {options.split}, {options.rules}")
     else:
@@ -283,8 +283,6 @@ def _own_parts(options: ReasoningOptions, trials: Sequence[ReadTrial]) -> list[T
     for name, rows in (("validation", subsets.validation), ("test", subsets.test)):
         if copies := sum(trials[row].trial[:2] in trained for row in rows.tolist()):
             note("items", f"trials of the {name} part are in the training part, too", count=copies)
-    if (used := sum(map(len, subsets))) < len(trials):
-        note("left out", "trials of no part, as others are of a part", count=len(trials) - used)
     return [TrialPart([trials[row] for row in rows.tolist()]) for rows in subsets]
 
 

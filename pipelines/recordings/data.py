@@ -5,6 +5,7 @@ Shapes: B recordings of a batch, N tokens of the longest, D width of a token, S 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from ...base.account import note, recount
 from ...base.errors import InputError, fail, nearest, shown
 from ...data.items import join_copies, readable_rows
 from ...data.speech.labelled import list_labelled
-from ...data.speech.manifests import Utterance
+from ...data.speech.manifests import Utterance, groups_with_files, note_stretches
 from ..engine.command_line.terminal import Progressbar
 from ..engine.feature_cache import FeatureCache
 from ..engine.pipeline import Member, Splits
@@ -40,6 +41,8 @@ from .features import (
 )
 from .options import RecordingsOptions
 from .spec import InputFacts, RecordingsSpec
+
+_ALONE = "only "  # before the number of a file that is a group
 
 
 class RecordingSource:
@@ -66,7 +69,9 @@ class RecordingSource:
         self.speakers = [u.speaker for u in self.utterances]
         self.labels = [u.label for u in self.utterances]
         self.names = [u.name for u in self.utterances]
-        self.groups = [u.group or u.speaker or f"only {k}" for k, u in enumerate(self.utterances)]
+        self.groups = groups_with_files(
+            self.utterances, [u.group or u.speaker for u in self.utterances], _ALONE
+        )
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -225,9 +230,12 @@ def _join_copies(source: RecordingSource) -> None:
     known = len({u.group or u.speaker for u in source.utterances} - {""})
     if known:
         note("groups", f"{len(source):,} recordings of {known:,} {noun}s, which stay together")
-    if unknown := [u.name for u in source.utterances if not (u.group or u.speaker)]:
-        what = "recordings of no known speaker: each counts as its own group"
-        note("groups", f"{what}, so that a voice may be in two parts", count=len(unknown))
+    named = [u.group or u.speaker for u in source.utterances]
+    note_stretches(source.utterances, named)
+    if "" in named:
+        each = "each file" if any(u.stretch for u in source.utterances) else "each"
+        what = f"recordings of no known speaker: {each} counts as its own group"
+        note("groups", f"{what}, so that a voice may be in two parts", count=named.count(""))
 
 
 def open_splits(
@@ -286,9 +294,14 @@ def split(source: RecordingSource, options: RecordingsOptions) -> Subsets:
         validation_share=options.validation_share,
         items="recordings",
     )
-    refuse_shared_groups(source.where, subsets, source.groups, "speaker or group")
-    if (used := sum(map(len, subsets))) < len(source):
-        note("left out", "recordings of no part, as others are of a part", count=len(source) - used)
+    home = source.where if os.path.isdir(source.where) else os.path.dirname(source.where) or "."
+    files = {
+        group: os.path.relpath(utterance.file, home)
+        for group, utterance in zip(source.groups, source.utterances, strict=True)
+        if group.startswith(_ALONE)
+    }
+    names = [files.get(group, group) for group in source.groups]
+    refuse_shared_groups(source.where, subsets, names, "speaker, group or file")
     return subsets
 
 

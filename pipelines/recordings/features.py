@@ -29,6 +29,7 @@ from ..engine.feature_cache import FeatureCache
 
 BANDS = 80  # of log-mel
 LEAST_SECONDS = 0.05  # of a recording
+ROUNDING = 0.1  # seconds by which a stretch may end behind its recording without a remark
 SILENT = 1e-4  # loudest sample of a recording without sound: -80 dB
 FULL_SCALE, CLIPPED = 0.999, 1e-3  # of a sample that is clipped, and the share of such samples
 PRIOR_CLIPS = 2.0  # recordings that the moments of all speakers count as
@@ -98,6 +99,8 @@ class ClipReader:
         remarks = []
         if (np.abs(samples) >= FULL_SCALE).mean() > CLIPPED:
             remarks.append("clipped")
+        if utterance.end is not None and utterance.end - utterance.start > seconds + ROUNDING:
+            remarks.append("a stretch that ends behind its recording")
         content = digest(samples)
         longest = round(self.seconds * RATE)
         if len(samples) > longest:

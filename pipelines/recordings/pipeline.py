@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.speech.generate import write_sample_voices
+from ...data.speech.labelled import table_of_labels
 from ...data.speech.manifests import stretch_name
 from ...models.layers.label_losses import ClassLoss
 from ...models.speech.classifier import RecordingClassifier
@@ -147,6 +148,15 @@ class RecordingsPipeline(
         """As of every pipeline; a table of other data needs no pattern of the training's names."""
         assert isinstance(options, RecordingsEvaluateOptions)
         return super().evaluation_options(options, trained)
+
+    def prediction_options(
+        self, options: RecordingsOptions, spec: RecordingsSpec
+    ) -> Mapping[str, object]:
+        """Those that the table of a folder lists, with their stretches: it is what was read."""
+        assert options.data is not None
+        table = table_of_labels(options.data, options.label_from, options.pattern)
+        columns = {} if table is None else {"input": str(table), "columns": options.columns}
+        return {**super().prediction_options(options, spec), **columns}
 
     def export_example(
         self, model: nn.Module, splits: Splits[RecordingsSpec, RecordingSet]

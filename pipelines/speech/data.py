@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...base.account import note, recount
 from ...base.errors import InputError, fail
-from ...data.formats.audio import RATE, AudioFacts, audio_facts
+from ...data.formats.audio import RATE, AudioFacts, audio_facts, refuse_other_unit
 from ...data.items import check_items
 from ...data.speech.log_mel import FRAME_SECONDS, log_mel
 from ...data.speech.manifests import Utterance
@@ -326,6 +326,7 @@ def seconds_of(utterances: Sequence[Utterance]) -> list[float]:
             _note_facts(file, facts[file])
         length = facts[file].seconds
         end = length if utterance.end is None else utterance.end
+        refuse_other_unit(file, utterance.end, length)
         if utterance.start >= length:
             raise fail(file, f"is {length:.2f} s long; a stretch begins at {utterance.start:g} s")
         if end > length + STATE_SECONDS:

@@ -11,7 +11,7 @@ from ...base.errors import fail
 from ...data.columns import note_groups
 from ...data.formats.audio import raw_blocks
 from ...data.items import digest, join_copies
-from ...data.speech.manifests import Utterance
+from ...data.speech.manifests import Utterance, groups_with_files, note_stretches
 from ..engine.command_line.terminal import Progressbar
 from ..engine.pipeline import Member
 from ..engine.subsets import Subsets, Taken, own_or_shares, take_groups
@@ -31,13 +31,10 @@ def split_recordings(options: SpeechOptions, utterances: Sequence[Utterance]) ->
         raise fail(
             options.data, "some recordings name a part and some do not; name one for each, or none"
         )
-    # Stretches of one file are one recording.
-    first: dict[str, str] = {}
-    recordings = [first.setdefault(u.file, f"#{row}") for row, u in enumerate(utterances)]
-    speakers = [
-        utterance.speaker or name for utterance, name in zip(utterances, recordings, strict=True)
-    ]
-    by_recording = options.split_by == "recording" or len(set(speakers)) < 4
+    speakers = {utterance.speaker or utterance.file for utterance in utterances}
+    by_recording = options.split_by == "recording" or len(speakers) < 4
+    named = ["" if by_recording else utterance.speaker for utterance in utterances]
+    note_stretches(utterances, named)
     _note_speakers(options, [utterance.speaker for utterance in utterances], by_recording)
     groups = np.array(
         join_copies(
@@ -45,7 +42,7 @@ def split_recordings(options: SpeechOptions, utterances: Sequence[Utterance]) ->
             "recording",
             [utterance.name for utterance in utterances],
             _digests(utterances),
-            recordings if by_recording else speakers,
+            groups_with_files(utterances, named, "#"),
             [utterance.text or "" for utterance in utterances],
             parts,
         )
@@ -84,10 +81,7 @@ def _note_speakers(options: SpeechOptions, speakers: Sequence[str], by_recording
     elif by_recording:
         note("groups", "--split-by recording: each recording is its own group")
     else:
-        note_groups("speaker", "recordings", "speaker", [name for name in speakers if name])
-        if "" in speakers:
-            count = speakers.count("")
-            note("groups", "recordings without a speaker, each its own group", count=count)
+        note_groups("speaker", "recordings", "speaker", speakers)
 
 
 def members_of(parts: Mapping[str, Recordings]) -> dict[str, list[Member]]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...base.account import note
 from ...base.errors import InputError, fail, nearest, shown
 from ...data.columns import parse_columns
+from ...data.groups import read_groups
 from ...data.texts.counting import CountedTerms
 from ...data.texts.knowledge import Terms, read_terms
 from ...data.texts.labels import Goal, TextLabels, label_names, levels_of
@@ -223,8 +224,11 @@ def truth_of(labels: TextLabels, spec: TextSpec) -> np.ndarray:
 
 
 def _usable(table: TextTable) -> TextTable:
-    """The rows with a label; those without were accepted as such, or refused."""
+    """The rows with a label; those without were accepted as such, or refused. Each group has one
+    spelling.
+    """
     assert table.labels is not None
+    table = replace(table, groups=read_groups("group", table.groups))
     known = np.flatnonzero(table.labels.known)
     return table if len(known) == len(table) else with_rows(table, known)
 

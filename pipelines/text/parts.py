@@ -151,9 +151,6 @@ def split(options: TextOptions, table: TextTable, groups: np.ndarray) -> Subsets
     for part, rows in subsets._asdict().items():
         if len(rows) and not any(table.texts[row].strip() for row in rows.tolist()):
             raise fail(options.data, f"all texts of the {part} part are empty")
-    used = sum(map(len, subsets))
-    if used < len(table):
-        note("left out", "texts of no part, as others are of a part", count=len(table) - used)
     return subsets
 
 

@@ -69,8 +69,16 @@ def test_copies_share_a_group() -> None:
 
 def test_classes_that_look_alike_are_named_by_what_cannot_be_seen() -> None:
     with opened() as account:
-        read_labels("t.csv", ["caf\u00e9", "cafe\u0301", "tea", "tea\u200b", "milk"])
+        labels = ["caf\u00e9", "Cafe\u0301", "tea", "tea\u200b", "milk"]
+        assert read_labels("t.csv", labels) == labels
     lines = account.lines()[0]
-    assert "'caf\\xe9' and 'cafe\\u0301' differ in case, invisible" in lines
+    assert "'caf\\xe9' and 'Cafe\\u0301' differ in case, invisible" in lines
     assert "'tea' and 'tea\\u200b' differ" in lines
     assert "milk" not in lines
+
+
+def test_letters_that_are_composed_in_two_ways_are_one_class() -> None:
+    with opened() as account:
+        assert read_labels("t.csv", ["cafe\u0301", "caf\u00e9"]) == ["caf\u00e9"] * 2
+    assert account.lines() == ["values: t.csv: 'cafe\\u0301' and 'caf\\xe9' are one class"]
+    assert read_labels("t.csv", ["cafe\u0301"]) == ["cafe\u0301"]

@@ -48,8 +48,8 @@ MUTANTS = [
         "recordings-speakers-split",
         "pipelines",
         "pipelines/recordings/data.py",
-        'u.group or u.speaker or f"only {k}"',
-        'u.group or f"only {k}"',
+        "self.utterances, [u.group or u.speaker for u",
+        "self.utterances, [u.group for u",
         RECORDINGS,
     ),
     Mutant(

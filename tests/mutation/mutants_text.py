@@ -105,9 +105,9 @@ MUTANTS = [
     Mutant(
         "text-parts-of-none-unsaid",
         "pipelines",
-        _PARTS,
-        'note("left out", "texts of no part',
-        '(lambda *words, **counts: None)("left out", "texts of no part',
+        "pipelines/engine/subsets.py",
+        'note("left out", f"{items} of no part',
+        '(lambda *words, **counts: None)("left out", f"{items} of no part',
         (*DATA, "-k", "stay_as_they_are"),
     ),
     Mutant(

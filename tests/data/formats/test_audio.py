@@ -347,3 +347,18 @@ def test_the_codes_of_telephones_and_recorders_are_read_from_any_second(tmp_path
     late = read_audio(tmp_path / "a.wav", 0.25, 0.5)
     assert len(late) == 4000
     np.testing.assert_allclose(late[200:-200], whole[4200:7800], atol=0.02)
+
+
+def test_a_stretch_in_milliseconds_is_refused_and_one_that_ends_a_little_late_is_cut(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
+    with pytest.raises(InputError, match=r"ends at 300 s, .* is 0\.70 s long; .*milliseconds"):
+        read_audio(tmp_path / "a.wav", 0, 300)
+    assert len(read_audio(tmp_path / "a.wav", 0.2, 0.9)) == 8000
+
+
+def test_integers_saved_as_fractions_are_refused(tmp_path):
+    soundfile.write(tmp_path / "a.wav", 32767 * tone(16000), 16000, subtype="FLOAT")
+    with pytest.raises(InputError, match=r"fractions up to 13,107, where 1 is the loudest"):
+        read_audio(tmp_path / "a.wav")
+    soundfile.write(tmp_path / "a.wav", 3 * tone(16000), 16000, subtype="FLOAT")
+    assert read_audio(tmp_path / "a.wav").max() > 1

@@ -98,3 +98,14 @@ def test_the_table_of_a_folder_that_lists_its_pictures(tmp_path: Path) -> None:
     with opened() as account:
         assert len(read_picture_set(home)) == 2
     assert statements(account)["assumed", "labels.csv lists the pictures (--layout)"] == (0, [])
+
+
+def test_identities_of_folders_have_one_spelling(tmp_path) -> None:
+    for name in ("Am\u00e9lie", "Ame\u0301lie", "Bella", "bella"):
+        fill(tmp_path / name, "1.jpg" if name.isascii() else f"{len(name)}.jpg")
+    with opened() as account:
+        identities = set(read_picture_set(tmp_path).identities)
+    assert identities == {"Am\u00e9lie", "Bella", "bella"}
+    said = "; ".join(account.lines())
+    assert "1 identities written in several ways, each taken as one" in said
+    assert "1 identities whose names look alike, taken as different ('Bella' and 'bella')" in said

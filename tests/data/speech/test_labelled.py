@@ -162,3 +162,39 @@ def test_input_is_a_file_a_folder_or_a_pattern_of_files(folder) -> None:
     with opened() as account:
         list_unlabelled(str(folder / "*" / "a*"))
     assert "files of other kinds" in " | ".join(account.lines())
+
+
+def test_folders_of_labels_that_look_alike_are_said_and_composed_letters_joined(folder) -> None:
+    for k, name in enumerate(["Joy", "d\u00e9go\u00fbt", "de\u0301gou\u0302t"]):
+        sound(folder / name / f"{k}.wav", 10 + k)
+    with opened() as account:
+        labels = {u.label for u in list_labelled(folder)}
+    assert labels == {"joy", "Joy", "anger", "d\u00e9go\u00fbt"}
+    said = "; ".join(account.lines())
+    assert "the classes 'Joy' and 'joy' differ by case only" in said
+    assert "are one class" in said
+
+
+def test_a_folder_of_a_part_is_no_label(tmp_path) -> None:
+    sound(tmp_path / "train" / "a.wav", 1)
+    sound(tmp_path / "test" / "b.wav", 2)
+    with pytest.raises(InputError, match=r"b.wav' has no label: test/ is a part of the data"):
+        list_labelled(tmp_path)
+
+
+def test_a_folder_beside_those_of_parts_is_left_out(tmp_path) -> None:
+    for k, name in enumerate(["train/joy/a", "train/anger/b", "eval/joy/c"]):
+        sound(tmp_path / f"{name}.wav", k)
+    with opened() as account:
+        assert [u.label for u in list_labelled(tmp_path)] == ["anger", "joy"]
+    assert "left out: 1 folders that are called like no part (eval)" in account.lines()
+
+
+def test_answers_are_no_speakers_and_few_groups_are_said(folder) -> None:
+    rows = [f"joy/a1.wav,joy,{k},{k + 1},{'yes' if k % 2 else 'no'},g{k % 2}" for k in range(20)]
+    (folder / "labels.csv").write_text("\n".join(["audio,label,start,end,case,group", *rows]))
+    with opened() as account:
+        assert {u.speaker for u in list_labelled(folder)} == {""}
+    said = "; ".join(account.lines())
+    assert "not used as the speaker, since they hold answers such as yes and no (case)" in said
+    assert "20 rows name only 2 groups; if its column says something else" in said

@@ -184,3 +184,25 @@ def test_recordings_whose_names_are_spelt_otherwise_are_found(tmp_path):
         "IN\\A.WAV: in/a.wav",
         "in/a: in/a.wav",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0 61748 She had your dark suit.\n", "She had your dark suit."),
+        (
+            "1\n00:00:00,500 --> 00:00:01,000\nso\n<i>it</i>\n\n2\n0:01,2 --> 0:02,0\nis\n",
+            "so it is",
+        ),
+        ("0.00\t0.40\tgood\n0.40\t0.90\tday\n", "good day"),
+        ("1 2 buckle my shoe", None),
+        ("10 20 one\n5 6 two", None),
+    ],
+)
+def test_times_in_a_text_are_no_words(tmp_path, text, words):
+    write_sounds(tmp_path, "a.wav")
+    (tmp_path / "a.txt").write_text(text)
+    utterances, notes, _ = listed(tmp_path)
+    assert utterances[0].text == (words or " ".join(text.split()))
+    said = ("assumed", "files of text with times, of which the words alone are read") in notes
+    assert said == (words is not None)

@@ -265,6 +265,18 @@ def test_folders_that_are_parts_alone_are_no_labels(tmp_path):
         written(tmp_path, part, f"in/{part}/1.txt")
     with pytest.raises(InputError, match="have none for each label below them"):
         read(tmp_path / "in")
+    written(tmp_path, "more", "in/train/pos/1.txt")
+    with pytest.raises(InputError, match="have none for each label below them"):
+        read(tmp_path / "in")
+
+
+def test_folders_that_look_alike_or_name_no_part_are_said(tmp_path):
+    for name in ("train/Pos", "train/pos", "eval/pos", "train/\u00e9", "train/e\u0301"):
+        written(tmp_path, name, f"in/{name}/1.txt")
+    table, said = read(tmp_path / "in")
+    assert {names[0] for names in table.labels.names} == {"Pos", "pos", "\u00e9"}
+    assert "the classes 'pos' and 'Pos' differ by case only" in said
+    assert "1 folders that are called like no part, beside those of parts (eval)" in said
 
 
 @pytest.mark.parametrize(

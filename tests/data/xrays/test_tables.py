@@ -302,3 +302,24 @@ def test_a_table_that_is_not_named_is_pointed_at(home):
     (home / "mine.csv").rename(home / "Labels.tsv")
     (home / "Labels.tsv").write_text("image\tlabel\n0.png\ta\n1.png\tb\n")
     assert read_xray_set(home).labels == ["a", "b"]
+
+
+def test_a_column_of_answers_is_no_column_of_patients(home):
+    rows = "".join(f"{k}.png,a,{word}\n" for k, word in enumerate(["yes", "No", "no"]))
+    _, lines = read(home, f"image,label,case\n{rows}")
+    what = "1 not used as the patient, since they hold answers such as yes and no (case)"
+    assert f"columns: {what}" in lines
+    assert any("no column of patients" in line for line in lines)
+    xrays, _ = read(home, f"image,label,case\n{rows}", columns={"patient": "case"})
+    assert len(set(xrays.patients)) == 3
+
+
+def test_patients_have_one_spelling_and_words_for_nobody_are_none(home):
+    cells = ["1", "1.0", "p1", "P-1", "unknown", "unknown"]
+    rows = "".join(f"{k}.png,a,{cell}\n" for k, cell in enumerate(cells))
+    xrays, lines = read(home, f"image,label,patient\n{rows}")
+    assert xrays.patients == ["1", "1", "p1", "P-1", "picture 5", "picture 6"]
+    said = "; ".join(lines)
+    assert "1 patients written in several ways, each taken as one ('1' and '1.0')" in said
+    assert "1 patients whose names look alike, taken as different ('p1' and 'P-1')" in said
+    assert "2 pictures without a patient" in said

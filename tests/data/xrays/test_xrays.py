@@ -268,3 +268,23 @@ def test_sixteen_bits_in_colour_and_with_white_as_zero_are_as_those_in_grey(tmp_
     np.testing.assert_allclose(read_xray(colour), values / 4095, atol=1e-6)
     inverse = write_deep_tiff(tmp_path / "b.tif", 4095 - values, white_is_zero=True)
     np.testing.assert_allclose(read_xray(inverse), values / 4095, atol=1e-6)
+
+
+def test_folders_of_classes_that_look_alike_are_said_and_composed_letters_joined(tmp_path):
+    for k, name in enumerate(("Sick/a", "sick/b", "fi\u00e8vre/c", "fie\u0300vre/d")):
+        save(tmp_path / f"{name}.png", k)
+    with opened() as account:
+        xrays = read_xray_set(tmp_path)
+    assert set(xrays.labels) == {"Sick", "sick", "fi\u00e8vre"}
+    said = "; ".join(account.lines())
+    assert "the classes 'Sick' and 'sick' differ by case only" in said
+    assert r"folders 'fie\u0300vre' and 'fi\xe8vre' are one class" in said
+
+
+def test_folders_that_are_called_like_no_part_are_named(tmp_path):
+    for k, name in enumerate(("train/ill/a", "train/well/b", "eval/ill/c")):
+        save(tmp_path / f"{name}.png", k)
+    with opened() as account:
+        read_xray_set(tmp_path)
+    called = "1 folders that are called like no part, beside those of parts (eval)"
+    assert f"items: {called}" in account.lines()

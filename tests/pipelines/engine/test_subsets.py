@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from headwise.base.account import opened
 from headwise.base.errors import InputError
 from headwise.pipelines.engine import subsets
 from headwise.pipelines.engine.subsets import (
@@ -212,3 +213,16 @@ class TestSharedGroups:
             return refuse_shared_groups("data", subsets_, groups, "patient")
         with pytest.raises(InputError, match=f"data: patient 'p[12]' is in the {parts} part; give"):
             refuse_shared_groups("data", subsets_, groups, "patient")
+
+
+def test_rows_of_no_part_are_said_where_others_train():
+    def take(rows, share, part):
+        return rows[:1], rows[1:]
+
+    shares = {"test_share": 0.2, "validation_share": 0.2, "items": "scenes"}
+    with opened() as account:
+        own_or_shares("x", ["train", "train", "train", "", ""], take, **shares)
+    assert account.lines() == ["left out: 2 scenes of no part, as others are of a part"]
+    with opened() as account:
+        own_or_shares("x", ["", "", ""], take, **shares)
+    assert not account.lines()

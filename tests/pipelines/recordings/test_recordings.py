@@ -96,6 +96,69 @@ def test_each_recording_is_its_own_group_where_no_speaker_is_known(voices) -> No
     assert "36 recordings of no known speaker" in account
 
 
+def of_table(home: Path, rows: list[str], **options):
+    """The parts of stretches of files with tones, and the account."""
+    for name in {row.split(",")[0] for row in rows[1:]}:
+        rng = np.random.default_rng(int(name.strip("f.wav")))
+        write(home / name, rng.normal(0, 0.1, 16_000).astype(np.float32))
+    (home / "labels.csv").write_text("\n".join(rows))
+    return read(home, pattern=None, **options)
+
+
+STRETCHES = [f"f{f}.wav,{'ab'[f % 2]},{k / 10},{k / 10 + 0.4}" for f in range(8) for k in range(4)]
+
+
+def test_stretches_of_one_file_are_in_one_part(tmp_path) -> None:
+    splits, account = of_table(tmp_path, ["audio,label,start,end", *STRETCHES])
+    files = [
+        {splits.part(name).source.utterances[row].file for row in splits.part(name).rows}
+        for name in ("train", "validation", "test")
+    ]
+    assert sum(map(len, files)) == len(set().union(*files)) == 8
+    assert "32 recordings are stretches of 8 files; those of a file stay together" in account
+    assert "32 recordings of no known speaker: each file counts as its own group" in account
+
+
+def test_a_speaker_counts_before_the_file_and_a_stretch_without_one_is_of_its_file(
+    tmp_path,
+) -> None:
+    rows = [f"{row},{'unknown' if k % 4 else f's{k // 8}'}" for k, row in enumerate(STRETCHES)]
+    rows.append("f0.wav,a,0.5,0.9,other")
+    splits, account = of_table(tmp_path, ["audio,label,start,end,speaker", *rows])
+    groups = dict(zip(splits.train.source.names, splits.train.source.groups))
+    assert set(groups.values()) > {"other", "s0", "s1", "s2", "s3"}
+    assert groups["f2.wav@0.30"] == groups["f3.wav@0.00"] == "s1"
+    assert "'unknown'" in account
+    what = "1 files with stretches of several speakers or groups, which may be in different parts"
+    assert f"{what} (f0.wav)" in account
+
+
+def test_a_stretch_that_ends_behind_its_recording_is_said(tmp_path) -> None:
+    rows = ["audio,label,start,end", *STRETCHES, "f0.wav,a,0.75,1.05", "f1.wav,b,0.65,1.15"]
+    _, account = of_table(tmp_path, rows)
+    said = "1 recordings: a stretch that ends behind its recording (f1.wav@0.65)"
+    assert said in account
+
+
+def test_a_training_ends_with_predictions_of_the_stretches_that_it_read(tmp_path) -> None:
+    splits, _ = of_table(tmp_path, ["audio,label,start,end", *STRETCHES])
+    pipeline, card = load_task("recordings").load(), load_task("recordings")
+    options = parse(card, "train", [], values={"data": str(tmp_path)})
+    values = {"run": "r", "input": str(tmp_path), "output": "o.csv"}
+    values |= pipeline.prediction_options(options, splits.spec)
+    items = pipeline.list_items(parse(card, "predict", [], values=values), splits.spec)
+    members = {member for part in splits.members.values() for member in part}
+    assert {pipeline.member(item) for item in items} == members
+    by_name = parse(card, "train", [], values={"data": str(tmp_path), "pattern": "{label:1}*"})
+    assert not pipeline.prediction_options(by_name, splits.spec)
+
+
+def test_a_file_in_two_parts_is_refused(tmp_path) -> None:
+    rows = [f"{row},{'train' if k % 4 else 'test'}" for k, row in enumerate(STRETCHES)]
+    with pytest.raises(InputError, match=r"group or file 'f\d.wav' is in the training and in"):
+        of_table(tmp_path, ["audio,label,start,end,part", *rows])
+
+
 def test_what_cannot_be_used_is_left_out_and_named(voices) -> None:
     write(voices / "low_s0_8.wav", np.zeros(3200))
     write(voices / "low_s1_8.wav", tone(300, 1, 0.01))
