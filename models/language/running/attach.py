@@ -81,7 +81,12 @@ class Attached:
         self._open = True
 
     def cache(self) -> PlanCache:
-        """An empty cache for one batch of texts, which holds what the plan keeps."""
+        """An empty cache for one batch of texts, which holds what the plan keeps.
+
+        Raises ValueError after the block of `attach`.
+        """
+        if not self._open:
+            raise ValueError("the block of attach is over; make the cache inside it")
         return PlanCache(self.plan, self.layers, self.weights)
 
     def weights(self) -> str:
@@ -89,8 +94,8 @@ class Attached:
         return weights_mark(self.model)
 
     def close(self) -> None:
-        """Forget the last call."""
-        self._reading = self._cache = None
+        """Forget the last call, and make no caches any more."""
+        self._reading, self._cache, self._open = None, None, False
         self._routing.close()
 
     def hooks(self, decoder: nn.Module) -> list[RemovableHandle]:
@@ -115,6 +120,7 @@ class Attached:
         if isinstance(store, PlanCache):
             if store.plan is not self.plan and store.plan.digest() != self.plan.digest():
                 raise ValueError("the cache was made for another plan; use Attached.cache()")
+            self._adopt(store)
             remembered = store.real
         batch, new, real, device = read_mask(arguments, past, remembered)
         reading = Reading.of(batch, past, new, real, device)
@@ -127,6 +133,14 @@ class Attached:
             ids = arguments.get("input_ids")
             store.note(ids if isinstance(ids, Tensor) else None, reading, batch, device)
         self._reading, self._cache = reading, store
+
+    def _adopt(self, store: PlanCache) -> None:
+        """Go on with a cache of another block. Raises ValueError where the model differs."""
+        if store.weights == self.weights:
+            return
+        if store.tokens is not None and store.weights() != self.weights():
+            raise ValueError("the cache was filled by another model; read its text again")
+        store.weights = self.weights
 
     def attend(
         self,
