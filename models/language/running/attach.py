@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from torch import Tensor, nn
 
+from ....kernels.precision import match_autocast
 from ..plans.grouping import LayerPlan
 from ..plans.plan import Plan
 from .attending import Call, attend_dense, attend_parts, dense
@@ -162,6 +163,8 @@ class Attached:
         budget = self.plan.budget
         if not reading.decoding or (budget and budget.keys >= max(reading.counts)):
             budget = None
+        # Under autocast queries and keys come rotated in float32, values in 16 bits.
+        query, key, value = match_autocast(query, key, value)
         call = Call(module, query, mask, scaling, dropout, reading, budget)
         if plan.plain:
             return attend_dense(call, key, value)
