@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...kernels.attention_stats import AttentionStats, attention_stats
 from ...kernels.forms import Form
+from ..checks import check_dropout, check_not_negative
 from .base import (
     Attention,
     attend,
@@ -82,6 +83,8 @@ class SoftmaxAttention(Attention):
         self.rotary = positions == "rotary"
         self.causal = causal
         self.equivariant = not (causal or self.rotary)
+        check_dropout(type(self).__name__, dropout)
+        check_not_negative(type(self).__name__, "diversify", diversify)
         self.dropout = dropout
         self.diversify = diversify
         self.query = nn.Linear(width, width)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...kernels.dispatch import dispatch
 from ...kernels.expert_gate import expert_gate
 from ..attention.base import attend, spread_mask
+from ..checks import check_not_negative, check_number, check_positive
 from ..ranks import summed_over_ranks
 from ..recomputation import recomputation_flag
 from ..wide_buffers import WideBuffers
@@ -106,10 +107,12 @@ class Router(WideBuffers):
                 raise ValueError(f"Router: {name} must be one of {known}, got {value!r}")
         if temperature is None:
             temperature = float(width**0.5) if mixing == "similarity" else 1.0
-        if (capacity is not None and capacity <= 0) or temperature <= 0:
-            raise ValueError(
-                f"Router: capacity and temperature must be positive, got {capacity}, {temperature}"
-            )
+        check_positive("Router", "temperature", temperature)
+        if capacity is not None:
+            check_positive("Router", "capacity", capacity)
+        check_number("Router", "scale", scale)
+        check_not_negative("Router", "noise_scale", noise_scale)
+        check_not_negative("Router", "bias_rate", bias_rate)
         self.experts, self.active = experts, active
         self.score: Score = score
         self.normalise, self.scale = normalise, scale
