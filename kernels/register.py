@@ -24,6 +24,7 @@ through `on_cuda`, which selects the device of the tensors. Where `triton_refuse
 Triton, an old GPU) or `fits` says no, CUDA tensors take the CPU form, which is plain PyTorch."""
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib import import_module
 from inspect import signature
 
@@ -81,15 +82,30 @@ def _operator(name: str) -> torch._ops.OpOverloadPacket:
 def _registered(
     name: str, form: Function, fake: Function, fits: Callable[..., bool] | None
 ) -> CustomOpDef:
-    definition = torch.library.custom_op(f"headwise::{name}", form, mutates_args=())
+    call = _outside_autocast(form)
+    definition = torch.library.custom_op(f"headwise::{name}", call, mutates_args=())
     definition.register_fake(fake)
     definition.register_autograd(_refusal(name, form.__module__))
-    call = _with_reverse_mode_only(name, form.__module__, definition)
+    autograd = _with_reverse_mode_only(name, form.__module__, definition)
     for key in _AUTOGRAD_KEYS:
-        _REFUSALS.impl(name, call, key, with_keyset=True)
+        _REFUSALS.impl(name, autograd, key, with_keyset=True)
     if fits is not None:
-        definition.register_kernel("cuda", on_cuda(form, fits))
+        definition.register_kernel("cuda", _outside_autocast(on_cuda(form, fits)))
     return definition
+
+
+def _outside_autocast(form: Function) -> Function:
+    """A form whose steps autocast does not change: operands were cast before the operator."""
+
+    @wraps(form)
+    def call(*arguments: object) -> object:
+        device = next(x for x in arguments if isinstance(x, Tensor)).device.type
+        if not torch.is_autocast_enabled(device):
+            return form(*arguments)
+        with torch.autocast(device, enabled=False):
+            return form(*arguments)
+
+    return call
 
 
 def _refusal(name: str, module: str) -> Function:
