@@ -27,7 +27,12 @@ from . import cpu, naive
 def _check(query: Tensor, sides: tuple[tuple[Tensor, Tensor, Tensor | None], ...]) -> None:
     check_floating("tensor_attention", query, *(x for side in sides for x in side[:2]))
     for key, value, mask in sides:
-        if query.ndim != 4 or key.ndim != 4 or key.shape[:2] != query.shape[:2] or key.shape[3] != query.shape[3]:
+        if (
+            query.ndim != 4
+            or key.ndim != 4
+            or key.shape[:2] != query.shape[:2]
+            or key.shape[3] != query.shape[3]
+        ):
             raise ValueError(
                 f"tensor_attention: keys {tuple(key.shape)} do not fit queries {tuple(query.shape)}"
             )

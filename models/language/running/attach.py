@@ -16,6 +16,7 @@ from weakref import WeakSet
 
 from torch import Tensor, nn
 
+from ....base.errors import shown
 from ....kernels.precision import match_autocast
 from ..plans.grouping import LayerPlan
 from ..plans.plan import Plan
@@ -50,6 +51,8 @@ def attach(model: PreTrainedModel, plan: Plan, *, beyond: bool = False) -> Itera
     be used on: with a cap on scores (softcap), learnt sinks (s_aux), ALiBi, an encoder, keys of
     low rank (MLA) or layers without softmax attention.
     """
+    if not isinstance(plan, Plan):
+        raise ValueError(f"attach: needs a Plan (Plan.read reads a file), got {shown(plan)}")
     plan.check(model)
     modules = attention_layers(model)
     if any(module in _ATTACHED for module in modules):
@@ -124,6 +127,8 @@ class Attached:
             self._adopt(store)
             remembered = store.real
         batch, new, real, device = read_mask(arguments, past, remembered)
+        if not batch:
+            raise ValueError("a batch without texts: a model with a plan needs one or more")
         reading = Reading.of(batch, past, new, real, device)
         if self._most is not None and max(reading.counts) > self._most:
             raise ValueError(

@@ -92,9 +92,14 @@ def test_what_cannot_be_computed_is_refused_in_one_line() -> None:
     mask = real.long()
     with one_line("another model"), attach(shared_model("qwen3"), plan):
         pass
+    for wrong in ("plan.json", None):
+        with one_line("attach: needs a Plan"), attach(model, wrong):
+            pass
     with attach(model, plan) as attached:
         with one_line("attached to a plan already"), attach(model, plan):
             pass
+        with one_line("a batch without texts"):
+            model(ids[:0])
         with one_line("made by hand"):
             model(ids, attention_mask=torch.ones(2, 1, 20, 20, dtype=torch.bool))
         with one_line("packed into one row"):
