@@ -12,6 +12,16 @@ def check_floating(operation: str, *tensors: Tensor) -> None:
         raise ValueError(f"{operation}: needs one floating type, got {types}")
 
 
+def check_offsets(operation: str, offsets: Tensor, count: int, what: str) -> None:
+    """Raises ValueError for offsets (B + 1,) of B segments that descend or leave the `count` rows;
+    what: these rows are. Waits for the device of the offsets.
+    """
+    if not len(offsets) or offsets.diff().lt(0).any() or offsets[0] < 0 or offsets[-1] > count:
+        raise ValueError(
+            f"{operation}: offsets must ascend from 0 to {count}, the number of {what}, at most"
+        )
+
+
 def check_pair(operation: str, query: Tensor, key: Tensor, mask: Tensor | None) -> Tensor | None:
     """The mask in four dimensions, which broadcast to (B, H, N, M).
 

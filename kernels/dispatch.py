@@ -29,7 +29,7 @@ class Dispatch(NamedTuple):
 def dispatch(chosen: Tensor, experts: int) -> Dispatch:
     """Sort pairs by expert. chosen: int64 (T, K), from 0 to E; E = no expert (dropped or padding).
 
-    Raises ValueError if the shape does not fit.
+    Raises ValueError if shape or type do not fit and, on the CPU, for other numbers of experts.
 
     >>> dispatch(torch.tensor([[1], [0], [1]]), 2).order.tolist()
     [1, 0, 2]
@@ -39,6 +39,12 @@ def dispatch(chosen: Tensor, experts: int) -> Dispatch:
             f"dispatch: needs (tokens, choices) and an expert, "
             f"got {tuple(chosen.shape)} and {experts}"
         )
+    if chosen.dtype != torch.int64:
+        raise ValueError(f"dispatch: choices must be int64, got {chosen.dtype}")
+    # Not where there are no numbers yet: fake tensors, and while a program is written.
+    real = type(chosen) is Tensor and chosen.is_cpu and not torch.compiler.is_compiling()
+    if real and chosen.numel() and not 0 <= int(chosen.amin()) <= int(chosen.amax()) <= experts:
+        raise ValueError(f"dispatch: choices must be from 0 to {experts}, which is no expert")
     flat = chosen.flatten()
     order = flat.argsort(stable=True)
     rows = torch.arange(flat.shape[0], device=flat.device)

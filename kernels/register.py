@@ -24,12 +24,15 @@ through `on_cuda`, which selects the device of the tensors. Where `triton_refuse
 Triton, an old GPU) or `fits` says no, CUDA tensors take the CPU form, which is plain PyTorch."""
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from importlib import import_module
 from inspect import signature
 
 import torch
 from torch import Tensor
+from torch._library.autograd import make_autograd_impl
 from torch._library.custom_ops import CustomOpDef
+from torch.autograd.forward_ad import unpack_dual
 
 from .forms import triton_refused
 
@@ -37,6 +40,10 @@ from .forms import triton_refused
 EXPORT_FORMS: dict[torch._ops.OpOverload, Callable[..., object]] = {}
 
 Function = Callable[..., object]
+
+# Registers what custom operators of PyTorch lack: a refusal of derivatives that they do not have.
+_REFUSALS = torch.library.Library("headwise", "IMPL")
+_AUTOGRAD_KEYS = ("AutogradCPU", "AutogradCUDA", "AutogradMeta")
 
 
 def operator(
@@ -75,26 +82,71 @@ def _operator(name: str) -> torch._ops.OpOverloadPacket:
 def _registered(
     name: str, form: Function, fake: Function, fits: Callable[..., bool] | None
 ) -> CustomOpDef:
-    definition = torch.library.custom_op(f"headwise::{name}", form, mutates_args=())
+    call = _outside_autocast(form)
+    definition = torch.library.custom_op(f"headwise::{name}", call, mutates_args=())
     definition.register_fake(fake)
     definition.register_autograd(_refusal(name, form.__module__))
+    autograd = _with_reverse_mode_only(name, form.__module__, definition)
+    for key in _AUTOGRAD_KEYS:
+        _REFUSALS.impl(name, autograd, key, with_keyset=True)
     if fits is not None:
-        definition.register_kernel("cuda", on_cuda(form, fits))
+        definition.register_kernel("cuda", _outside_autocast(on_cuda(form, fits)))
     return definition
+
+
+def _outside_autocast(form: Function) -> Function:
+    """A form whose steps autocast does not change: operands were cast before the operator."""
+
+    @wraps(form)
+    def call(*arguments: object) -> object:
+        device = next(x for x in arguments if isinstance(x, Tensor)).device.type
+        if not torch.is_autocast_enabled(device):
+            return form(*arguments)
+        with torch.autocast(device, enabled=False):
+            return form(*arguments)
+
+    return call
 
 
 def _refusal(name: str, module: str) -> Function:
     """The derivative of an operator that has none, until `differentiate` gives it one: a line."""
     line = f"headwise.{name} cannot be differentiated"
     if name.endswith("_backward"):
-        formula = f"{module.removesuffix('.cpu')}.naive"
-        line = f"headwise.{name.removesuffix('_backward')} cannot be differentiated twice; "
-        line += f"the formula in {formula} can"
+        line = _only_formula(name, module, "twice")
 
     def refuse(ctx, *grads: Tensor | None):  # type: ignore[no-untyped-def]
         raise NotImplementedError(line)
 
     return refuse
+
+
+def _only_formula(name: str, module: str, how: str) -> str:
+    """What is said of a derivative that only the formula has."""
+    operator, formula = name.removesuffix("_backward"), f"{module.removesuffix('.cpu')}.naive"
+    return f"headwise.{operator} cannot be differentiated {how}; the formula in {formula} can"
+
+
+def _with_reverse_mode_only(name: str, module: str, definition: CustomOpDef) -> Function:
+    """The operator under autograd, which refuses tangents and torch.func.
+
+    Custom operators of PyTorch take tensors with a tangent for constants without a word.
+    """
+    reverse_mode = make_autograd_impl(_operator(name).default, definition)
+    twice = name.endswith("_backward")
+
+    def call(keyset: object, *arguments: object, **named: object) -> object:
+        tensors = [x for x in arguments if isinstance(x, Tensor)]
+        if any(unpack_dual(x).tangent is not None for x in tensors):
+            raise NotImplementedError(
+                _only_formula(name, module, "twice" if twice else "in forward mode")
+            )
+        transformed = torch._C._are_functorch_transforms_active() and torch.is_grad_enabled()
+        if transformed and any(x.requires_grad for x in tensors):
+            how = "by torch.func, only by backward()"
+            raise NotImplementedError(_only_formula(name, module, how))
+        return reverse_mode(keyset, *arguments, **named)
+
+    return call
 
 
 def on_cuda(form: Function, fits: Callable[..., bool]) -> Function:

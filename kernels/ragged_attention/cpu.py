@@ -16,6 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import check_offsets
 from ..precision import SLICE_NUMBERS, compute_type
 
 ENOUGH = 1 << 16  # numbers in a group from which the fixed cost of its calls no longer counts
@@ -83,12 +84,8 @@ def groups(offsets: Tensor, keys: int, numbers: int) -> Iterator[Group]:
 
     Raises ValueError for offsets that descend or leave the keys.
     """
-    lengths = offsets.diff()
-    if lengths.numel() and (lengths.amin() < 0 or offsets[0] < 0 or offsets[-1] > keys):
-        raise ValueError(
-            f"ragged_attention: offsets must ascend from 0 to {keys}, the number of keys, at most"
-        )
-    lengths, order = lengths.sort()
+    check_offsets("ragged_attention", offsets, keys, "keys")
+    lengths, order = offsets.diff().sort()
     for some in _ranges(lengths, numbers):
         bags, longest = order[some], int(lengths[some.stop - 1])
         yield Group(

@@ -21,6 +21,7 @@ two Triton kernels form larger ones tile by tile, 8 products in the backward pas
 import torch
 from torch import Tensor
 
+from ..checks import check_floating
 from ..forms import Form, triton_refused
 from ..precision import match_autocast, type_refused, width_refused
 from ..register import operator
@@ -42,7 +43,7 @@ def signed_root_attention(
     query: (..., N, C); key: (..., M, C); value: (..., M, E), of the same leading dimensions.
     Returns (..., N, E). Follows autocast like a product of matrices.
 
-    Raises ValueError if the shapes do not fit or eps is not positive.
+    Raises ValueError if shapes or types do not fit or eps is not positive.
     """
     shapes = ", ".join(str(tuple(x.shape)) for x in (query, key, value))
     if min(query.ndim, key.ndim, value.ndim) < 2 or not (
@@ -56,6 +57,7 @@ def signed_root_attention(
     q, k, v = match_autocast(query, key, value)
     assert k is not None
     assert v is not None
+    check_floating("signed_root_attention", q, k, v)
     lead = q.shape[:-2]
     q, k, v = (x.reshape(-1, *x.shape[-2:]) if len(lead) != 1 else x for x in (q, k, v))
     out = torch.ops.headwise.signed_root_attention(q, k, v, eps)

@@ -63,7 +63,9 @@ def _check(
             f"{name}: mask must be bool {tuple(scores.shape[:-1])} (True counts), "
             f"got {mask.dtype} {tuple(mask.shape)}"
         )
-    if offsets is not None and (offsets.dtype != torch.int64 or offsets.ndim != 1):
+    if offsets is not None and (
+        offsets.dtype != torch.int64 or offsets.ndim != 1 or not len(offsets)
+    ):
         raise ValueError(
             f"{name}: offsets must be int64 (bags + 1,), got {offsets.dtype} {tuple(offsets.shape)}"
         )
@@ -102,9 +104,10 @@ def softmax_pool(
     arXiv 2404.14197, section 3.2), (B, N, H) for per="head". values: (B, N, D); None (feature only)
     means the scores themselves. mask: bool (B, N), True counts. Packed bags: scores (M, D) or (M,
     H), values (M, D), offsets int64 (B + 1,). Returns (B, D) or (B, H, D). An empty or fully masked
-    bag gives 0 and zero gradients; NaN scores give NaN.
+    bag gives 0 and zero gradients, rows of no bag have gradients of 0; NaN scores give NaN.
 
-    Raises ValueError for shapes or types that do not fit.
+    Raises ValueError for shapes or types that do not fit and, on the CPU, if offsets descend or
+    leave the rows.
     """
     _check("softmax_pool", scores, values, per, mask, offsets)
     if not _formula_refused(scores, values, mask, offsets):
@@ -142,7 +145,7 @@ def softmax_draw(
     on the device of the scores); by default it is drawn from `generator` or torch's own, so that
     `torch.manual_seed` decides it.
 
-    Raises ValueError for shapes or types that do not fit.
+    Raises ValueError as `softmax_pool`.
     """
     _check("softmax_draw", scores, values, per, mask, offsets)
     if seed is None:

@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from ..checks import check_offsets
 from ..precision import SLICE_NUMBERS, compute_type
 from .naive import finite, masked, mean_and_lse
 
@@ -17,8 +18,12 @@ BLOCK = 64  # rows whose exponentials are summed before the search of a draw goe
 
 
 def slices(scores: Tensor, offsets: Tensor | None) -> list[tuple[slice, slice]]:
-    """(rows of the input, bags) of each step: a few padded bags, or one packed bag."""
+    """(rows of the input, bags) of each step: a few padded bags, or one packed bag.
+
+    Raises ValueError for offsets that descend or leave the rows.
+    """
     if offsets is not None:
+        check_offsets("softmax_pool", offsets, scores.shape[0], "rows")
         ends = offsets.tolist()
         return [(slice(a, b), slice(k, k + 1)) for k, (a, b) in enumerate(pairwise(ends))]
     bags, rows, width = scores.shape
@@ -83,6 +88,10 @@ def pool_backward(
     kind = compute_type(scores)
     d_scores = scores.new_empty(scores.shape)
     d_values = scores.new_empty((0,)) if values is None else values.new_empty(values.shape)
+    if offsets is not None:  # rows of no bag
+        for d_rows in (d_scores, d_values):
+            d_rows[: offsets[0]] = 0.0
+            d_rows[offsets[-1] :] = 0.0
     for rows, part in slices(scores, offsets):
         part_mask = None if mask is None else mask[rows]
         value = _padded(scores if values is None else values, rows, offsets).to(kind)

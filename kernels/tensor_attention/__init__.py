@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..checks import check_floating
 from ..forms import Form, triton_refused
 from ..precision import compute_type, widest
 from ..register import operator
@@ -24,8 +25,14 @@ from . import cpu, naive
 
 
 def _check(query: Tensor, sides: tuple[tuple[Tensor, Tensor, Tensor | None], ...]) -> None:
+    check_floating("tensor_attention", query, *(x for side in sides for x in side[:2]))
     for key, value, mask in sides:
-        if key.ndim != 4 or key.shape[:2] != query.shape[:2] or key.shape[3] != query.shape[3]:
+        if (
+            query.ndim != 4
+            or key.ndim != 4
+            or key.shape[:2] != query.shape[:2]
+            or key.shape[3] != query.shape[3]
+        ):
             raise ValueError(
                 f"tensor_attention: keys {tuple(key.shape)} do not fit queries {tuple(query.shape)}"
             )
@@ -58,7 +65,7 @@ def tensor_attention(
     bool (B, M), True = a key; scale: by default 1/d. Returns (B, H, N, e); a row without a pair of
     keys is 0.
 
-    Raises ValueError if shapes do not fit.
+    Raises ValueError if shapes or types do not fit.
     """
     _check(query, ((key1, value1, mask1), (key2, value2, mask2)))
     factor = 1 / query.shape[3] if scale is None else scale
@@ -89,7 +96,7 @@ def tensor_attention_approximate(
     degree can make weights negative where scores are below -1. Arguments as in `tensor_attention`;
     degree: 0 to 3.
 
-    Raises ValueError if shapes do not fit or for another degree.
+    Raises ValueError if shapes or types do not fit or for another degree.
     """
     _check(query, ((key1, value1, mask1), (key2, value2, mask2)))
     if degree not in (0, 1, 2, 3):

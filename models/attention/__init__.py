@@ -143,7 +143,7 @@ def register_attention(
     in `Mechanism`; fits is by default "grid" for a class with the extra "size", else "any tokens".
 
     Raises ValueError for a name that another class has or that is no name, a class of another kind,
-    and fits that contradicts the class.
+    fits that contradicts the class, and a forward without the arguments that all have.
     """
     from .base import Attention
 
@@ -163,6 +163,14 @@ def register_attention(
     )
     if (row.fits == "grid") != ("size" in cls.extras):
         raise ValueError(f"register_attention: fits {row.fits!r}, but extras are {cls.extras}")
+    taken = inspect.signature(cls.forward).parameters
+    others = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
+    missing = [word for word in ("context", "mask") if word not in taken]
+    if missing and not others:
+        raise ValueError(
+            f"register_attention: forward of {cls.__name__} takes no {', '.join(missing)}; every "
+            "mechanism has forward(x, context=None, *, mask=None)"
+        )
     again = name in REGISTERED and ATTENTION[name][:2] == row[:2]  # a notebook's cell, run again
     if name in ALIASES or (name in ATTENTION and not again):
         raise ValueError(f"register_attention: {name!r} is the name of another mechanism")

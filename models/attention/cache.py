@@ -64,6 +64,19 @@ class Cache:
         self.mask = None if self.mask is None else self.mask.index_select(0, rows)
         self.batch = len(rows)
 
+    def __deepcopy__(self, memo: dict[int, object]) -> "Cache":
+        """A memory of its own for another way to go on; it is of the same layer, unless that was
+        copied just before.
+        """
+        owner = memo.get(id(self.owner), self.owner)
+        assert isinstance(owner, nn.Module)
+        twin = Cache(owner, self.batch)
+        memo[id(self)] = twin
+        twin.tokens, twin.common = self.tokens, set(self.common)
+        twin.parts = {name: part.clone() for name, part in self.parts.items()}
+        twin.mask = None if self.mask is None else self.mask.clone()
+        return twin
+
     def __repr__(self) -> str:
         name = type(self.owner).__name__
         return f"Cache({name}, batch={self.batch}, tokens={self.tokens})"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...kernels.differential_combine import differential_combine, forms
 from ...kernels.forms import Form
+from ..checks import check_dropout, check_number
 from .base import (
     Attention,
     attend,
@@ -93,6 +94,9 @@ class GroupedDifferentialAttention(Attention):
         self.rotary = positions == "rotary"
         self.causal = causal
         self.equivariant = not (causal or self.rotary)
+        check_dropout(type(self).__name__, dropout)
+        if fixed_lambda is not None:
+            check_number(type(self).__name__, "fixed_lambda", fixed_lambda)
         self.dropout = dropout
         self.depth = depth
         self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * depth)

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..checks import check_positive
 from .base import Attention
 
 
@@ -83,6 +84,7 @@ class GaussianAdaptiveAttention(Attention):
                 "GaussianAdaptiveAttention: scales is 'head' or 'feature', and only mode 'product' "
                 f"has a form that is not normalised, got {scales!r} and {mode!r}"
             )
+        check_positive("GaussianAdaptiveAttention", "eps", eps)
         self.along_tokens = axis == "tokens"
         self.product = mode == "product"
         self.gain = gain and normalised

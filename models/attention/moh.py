@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...kernels.forms import Form
 from ...kernels.gathered_heads import forms, gathered_heads
+from ..checks import check_not_negative
 from ..ranks import mean_over_ranks
 from .base import attend, join_heads, leave_loss, remembered_mask
 from .cache import Cache
@@ -64,6 +65,7 @@ class HeadRouting(nn.Module):
             )
         if router not in ("linear", "query-norm"):
             raise ValueError(f"MixtureOfHeads: no router {router!r}")
+        check_not_negative("MixtureOfHeads", "balance", balance)
         self.shared, self.routed, self.active = shared, routed, active
         self.balance = balance
         self.straight_through = router == "query-norm" and routed > 0

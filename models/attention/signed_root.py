@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ...kernels.forms import Form
 from ...kernels.precision import compute_type
 from ...kernels.signed_root_attention import forms, signed_root, signed_root_attention
+from ..checks import check_positive
 from .base import Attention, join_heads, split_heads, spread_mask
 
 
@@ -32,8 +33,7 @@ class SignedRootAttention(Attention):
 
     def __init__(self, width: int, heads: int = 8, *, eps: float = 1e-4, bias: bool = True) -> None:
         super().__init__(width, heads)
-        if not eps > 0:
-            raise ValueError(f"SignedRootAttention: eps must be positive, got {eps}")
+        check_positive("SignedRootAttention", "eps", eps)
         self.eps = eps
         self.query = nn.Linear(width, width, bias)
         self.key = nn.Linear(width, width, bias)

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ...kernels.attention_stats import AttentionStats, attention_stats
+from ...kernels.checks import check_offsets
 from ...kernels.forms import Form
+from ..checks import check_dropout, check_not_negative
 from .base import (
     Attention,
     attend,
@@ -82,6 +84,8 @@ class SoftmaxAttention(Attention):
         self.rotary = positions == "rotary"
         self.causal = causal
         self.equivariant = not (causal or self.rotary)
+        check_dropout(type(self).__name__, dropout)
+        check_not_negative(type(self).__name__, "diversify", diversify)
         self.dropout = dropout
         self.diversify = diversify
         self.query = nn.Linear(width, width)
@@ -178,13 +182,21 @@ class SoftmaxAttention(Attention):
         itself; an empty context gives 0 before the last layer. Returns (T, D). Each sequence is one
         call of the fused operator.
 
-        Raises ValueError if shapes do not fit.
+        Raises ValueError if shapes do not fit, and for offsets that descend, leave the tokens or,
+        of x, leave some out.
         """
         source, ends = (x, offsets) if context is None else (context, context_offsets)
         if ends is None or ends.shape != offsets.shape or x.ndim != 2 or source.ndim != 2:
             raise ValueError(
                 "SoftmaxAttention: packed needs (tokens, width) and offsets of one length for both "
                 "sides"
+            )
+        for places, rows in ((offsets, x), (ends, source)):
+            check_offsets("SoftmaxAttention.packed", places, len(rows), "tokens")
+        if offsets[0] != 0 or offsets[-1] != len(x):
+            raise ValueError(
+                f"SoftmaxAttention.packed: offsets must begin at 0 and end at {len(x)}, the number "
+                "of tokens of x"
             )
         query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(0, 1)[None]
         pair = self.key_value(source).unflatten(-1, (2, self.kv_heads, -1)).permute(1, 2, 0, 3)

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+# Read with the tokenizer and in generation, where they are there: how prompts are written for the
+# model, and where its answers end.
+SETTINGS = (
+    "added_tokens.json", "chat_template.jinja", "chat_template.json", "generation_config.json",
+    "special_tokens_map.json", "tokenizer_config.json",
+)  # fmt: skip
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 JSON_CAP = 1 << 28  # bytes
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -37,7 +43,8 @@ class OpenedLanguageModel:
     """A causal language model in evaluation mode, on the CPU, with its tokenizer.
 
     name: as it was asked for; sha256: of its configuration, weights and tokenizer; licence: as
-    stated, "not stated" of a folder of the user's own; folder: where its files are.
+    stated, "not stated" of a folder of the user's own; folder: where its files are;
+    settings_sha256: of what its files of `SETTINGS` say.
     """
 
     model: PreTrainedModel
@@ -46,6 +53,7 @@ class OpenedLanguageModel:
     sha256: str
     licence: str
     folder: Path
+    settings_sha256: str
 
     @cached_property
     def facts(self) -> ModelFacts:
@@ -83,6 +91,7 @@ def open_language_folder(
         if (home / settings).is_file():
             _check_code(home / settings, _settings(home / settings))
     sha256 = _digest([home / CONFIG, *files, home / TOKENIZER])
+    settings_sha256 = _settings_digest(home)
     with _quiet():
         model = _model(home, dtype)
         tokenizer = _tokenizer(home)
@@ -93,7 +102,9 @@ def open_language_folder(
             f"{home}: its tokenizer has {len(tokenizer)} tokens, and its weights are of {rows}; "
             "the files are of two models"
         )
-    return OpenedLanguageModel(model, tokenizer, name or str(folder), sha256, licence, home)
+    return OpenedLanguageModel(
+        model, tokenizer, name or str(folder), sha256, licence, home, settings_sha256
+    )
 
 
 def weight_files(home: Path) -> list[Path]:
@@ -219,6 +230,18 @@ def _digest(files: list[Path]) -> str:
         except OSError as error:
             raise ValueError(f"{path}: cannot be read ({reason(error)})") from None
     return digest.hexdigest()
+
+
+def _settings_digest(home: Path) -> str:
+    """SHA-256 of what the files of `SETTINGS` say, but for the version that wrote them."""
+    said: dict[str, object] = {}
+    for path in (home / name for name in SETTINGS if (home / name).is_file()):
+        if path.suffix == ".json":
+            entries = _settings(path)
+            said[path.name] = {k: v for k, v in entries.items() if k != "transformers_version"}
+        else:
+            said[path.name] = _digest([path])
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..attention.base import leave_loss
+from ..checks import check_dropout, check_not_negative
 from .experts import ExpertKind, Experts
 from .losses import Convention, load_balance, of_all_ranks, z_loss
 from .router import Router, Routing
@@ -47,7 +48,10 @@ class MoE(nn.Module):
         **router: Any,
     ) -> None:
         super().__init__()
-        hidden = max(1, 4 * width // active) if hidden is None else hidden
+        check_not_negative("MoE", "balance", balance)
+        check_not_negative("MoE", "z", z)
+        check_dropout("MoE", dropout)
+        hidden = max(1, 4 * width // max(active, 1)) if hidden is None else hidden
         self.router = Router(width, experts, active, **router)
         self.experts = Experts(width, experts, hidden, kind=kind, activation=activation, bias=bias)
         self.balance, self.z = balance, z

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attention.base import leave_loss
+from ..checks import check_not_negative, check_number
 from .experts import Experts
 from .losses import load_balance, of_all_ranks
 from .router import Router
@@ -46,6 +47,8 @@ class MoELoRA(nn.Module):
         super().__init__()
         if rank < 1:
             raise ValueError(f"MoELoRA: rank must be positive, got {rank}")
+        check_number("MoELoRA", "alpha", alpha)
+        check_not_negative("MoELoRA", "balance", balance)
         self.linear = linear.requires_grad_(False)
         self.router = Router(linear.in_features, experts, active, **router).to(linear.weight)
         self.update = Experts(

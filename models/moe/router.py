@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from ...kernels.dispatch import dispatch
 from ...kernels.expert_gate import expert_gate
 from ..attention.base import attend, spread_mask
+from ..checks import check_not_negative, check_number, check_positive
 from ..ranks import summed_over_ranks
 from ..recomputation import recomputation_flag
+from ..wide_buffers import WideBuffers
 from .past_biases import PastBiases
 
 Score = Literal["softmax", "sigmoid"]
@@ -35,7 +37,7 @@ class Routing(NamedTuple):
     tokens: Tensor  # (): number of present tokens
 
 
-class Router(nn.Module):
+class Router(WideBuffers):
     """Token-choice router with K of E experts (Shazeer et al., arXiv 1701.06538; Fedus et al.,
     arXiv 2101.03961).
 
@@ -59,11 +61,14 @@ class Router(nn.Module):
     `mixed`; temperature, causal: of the mixing; the temperature is by default sqrt(D) for
     "similarity", the scale of dot products, and 1 for "attention", which scales its scores itself.
 
-    Logits, scores and weights are at least float32, also under autocast. The layer has no bias.
+    Logits, scores, weights and the bias are at least float32, also under autocast and in a module
+    of 16 bits. The layer has no bias.
 
     Raises ValueError for options that do not fit, and for one active expert with a normalised
     weight, which is always 1: such a router receives no gradient and never learns.
     """
+
+    wide = ("bias",)
 
     def __init__(
         self,
@@ -102,10 +107,12 @@ class Router(nn.Module):
                 raise ValueError(f"Router: {name} must be one of {known}, got {value!r}")
         if temperature is None:
             temperature = float(width**0.5) if mixing == "similarity" else 1.0
-        if (capacity is not None and capacity <= 0) or temperature <= 0:
-            raise ValueError(
-                f"Router: capacity and temperature must be positive, got {capacity}, {temperature}"
-            )
+        check_positive("Router", "temperature", temperature)
+        if capacity is not None:
+            check_positive("Router", "capacity", capacity)
+        check_number("Router", "scale", scale)
+        check_not_negative("Router", "noise_scale", noise_scale)
+        check_not_negative("Router", "bias_rate", bias_rate)
         self.experts, self.active = experts, active
         self.score: Score = score
         self.normalise, self.scale = normalise, scale

@@ -10,7 +10,7 @@ from ...base.account import note
 from ...base.errors import InputError
 from ...base.files import file_stamp
 from ...models.language.generated import GENERATED, write_generated_model
-from ...models.language.opening import OpenedLanguageModel, open_language_folder
+from ...models.language.opening import SETTINGS, OpenedLanguageModel, open_language_folder
 from .language_models import open_language_model
 from .runs.limits import beside_the_run
 
@@ -36,13 +36,13 @@ def model_of(model: str, *, generated: bool = False) -> str:
 
 
 def open_base(
-    name: str, *, option: str = "--model", sha256: str | None = None
+    name: str, *, option: str = "--model", sha256: str | None = None, settings_sha256: str = ""
 ) -> OpenedLanguageModel:
     """The language model of a name or a folder; one that was opened before is not read again, so
     leave it as it is.
 
-    sha256: of the files that a run was made with. Raises `InputError` for other ones, and for all
-    that cannot be opened.
+    sha256, settings_sha256: of the files that a run was made with, "" where an older run does not
+    say it. Raises `InputError` for other ones, and for all that cannot be opened.
     """
     files = sorted(Path(name).iterdir()) if Path(name).is_dir() else []
     opened = _opened(name, option, tuple(map(file_stamp, files)))
@@ -51,6 +51,11 @@ def open_base(
         raise InputError(
             f"{name}: is not the model that the run was made with: the sha256 of its files is "
             f"{opened.sha256[:12]}…, not {sha256[:12]}…"
+        )
+    if settings_sha256 not in ("", opened.settings_sha256):
+        raise InputError(
+            f"{name}: its chat template, special tokens or settings of generation are not those "
+            f"that the run was made with; put back the files ({', '.join(SETTINGS)}) of that time"
         )
     return opened
 

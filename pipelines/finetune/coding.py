@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # as a target: its loss does not count
 NOBODY = -1  # as an owner: padding
+# A run keeps its template: other verbs than the training have no option for it.
+_PLAIN = "a model trained with --template plain takes them"
 
 
 class Coded(NamedTuple):
@@ -65,8 +67,8 @@ class DialogueCoder:
             before, after = self._before(messages[:place]), self._after(messages[: place + 1])
             if not before.startswith(written) or not after.startswith(before):
                 raise InputError(
-                    "--template chat: the model's template writes a message otherwise once "
-                    "others follow, so that answers cannot be told apart; use --template plain"
+                    "the model's chat template writes a message otherwise once others follow, so "
+                    f"that answers cannot be told apart; {_PLAIN}"
                 )
             for text, answer in ((before[len(written) :], False), (after[len(before) :], True)):
                 piece = self._tokens(text, first=not tokens)
@@ -124,8 +126,7 @@ class DialogueCoder:
             )
         except Exception as error:  # a template may do and raise anything
             raise InputError(
-                f"--template chat: the model's template cannot write these messages "
-                f"({reason(error)}); use --template plain"
+                f"the model's chat template cannot write these messages ({reason(error)}); {_PLAIN}"
             ) from None
         return str(text)
 

@@ -85,8 +85,13 @@ def reading_of_run(spec: TuneSpec, columns: Sequence[str], *, need_answer: bool)
 
 def coder_of(spec: TuneSpec) -> DialogueCoder:
     """How prompts of a run are written for its model."""
-    opened = open_base(spec.base["model"], sha256=spec.base["sha256"])
-    return DialogueCoder(opened, spec.template)
+    return DialogueCoder(base_of(spec), spec.template)
+
+
+def base_of(spec: TuneSpec) -> OpenedLanguageModel:
+    """The model that a run tuned. Raises `InputError` where it is another one now."""
+    settings = spec.base.get("settings_sha256", "")
+    return open_base(spec.base["model"], sha256=spec.base["sha256"], settings_sha256=settings)
 
 
 def open_new(options: FinetuneOptions) -> Splits[TuneSpec, TunePart]:
@@ -106,6 +111,7 @@ def open_new(options: FinetuneOptions) -> Splits[TuneSpec, TunePart]:
             model=name,
             name=opened.name,
             sha256=opened.sha256,
+            settings_sha256=opened.settings_sha256,
             architecture=opened.facts.architecture,
             licence=opened.licence,
         ),

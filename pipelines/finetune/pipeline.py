@@ -13,7 +13,6 @@ from ...data.prompts.sample_answers import write_sample_answers
 from ...models.language.tuning.cofitune import mask_steps
 from ...models.language.tuning.tuned import Change, LanguageModel, TunedModel
 from ..engine.command_line.checks import check_unread
-from ..engine.opened_models import open_base
 from ..engine.pipeline import (
     Batch,
     Context,
@@ -30,7 +29,7 @@ from ..engine.training.optimizer import adam
 from ..engine.training.order import mix
 from ..engine.training.wrapped import call_method
 from .coding import IGNORED, columns_of
-from .data import TunePart, open_new, open_of_run
+from .data import TunePart, base_of, open_new, open_of_run
 from .figures import change_figure, row_figure, usage_figure
 from .masks import layers_of, modules_of
 from .options import FinetuneOptions, FinetunePredictOptions, parse_convert_options
@@ -61,7 +60,7 @@ class FinetunePipeline(
 
     def build_model(self, options: FinetuneOptions, spec: TuneSpec) -> nn.Module:
         """The model of --model with what is trained of it."""
-        opened = open_base(spec.base["model"], sha256=spec.base["sha256"])
+        opened = base_of(spec)
         return TunedModel(opened.model, change_of(options))
 
     def load_initial_weights(

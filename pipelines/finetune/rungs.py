@@ -13,10 +13,9 @@ from torch import nn
 
 from ...models.language.tuning.tuned import LanguageModel, ModelAsItCame
 from ..engine.ladder import LadderScores, Rung, Rungs, drawn_scores
-from ..engine.opened_models import open_base
 from ..engine.options import RungName
 from ..engine.pipeline import Context, Splits
-from .data import TunePart
+from .data import TunePart, base_of
 from .options import FinetuneOptions
 from .scoring import answers_of, is_exact, row_losses, without_prefix
 from .spec import TuneSpec
@@ -120,7 +119,7 @@ def plain(model: nn.Module) -> LanguageModel:
 
 def as_it_came(spec: TuneSpec, prefix: torch.Tensor | None = None) -> ModelAsItCame:
     """The model that was tuned, before that."""
-    opened = open_base(spec.base["model"], sha256=spec.base["sha256"])
+    opened = base_of(spec)
     return ModelAsItCame(opened.model, prefix).eval()
 
 

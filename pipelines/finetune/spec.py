@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 from torch import Tensor
 
@@ -22,11 +22,15 @@ class InputFacts(TypedDict):
 
 
 class BaseFacts(TypedDict):
-    """The model that was tuned. model: as --model names it; sha256: of its weights."""
+    """The model that was tuned. model: as --model names it; sha256: of its weights;
+    settings_sha256: of its chat template, special tokens and settings of generation, which old runs
+    do not say.
+    """
 
     model: str
     name: str
     sha256: str
+    settings_sha256: NotRequired[str]
     architecture: str
     licence: str
 

@@ -94,6 +94,11 @@ def reading_of(
     return PromptReading(chosen, usual or {}, prompts_only)
 
 
+def base_of(spec: LongContextSpec) -> OpenedLanguageModel:
+    """The language model of a run. Raises `InputError` where it is another one now."""
+    return open_base(spec.model, sha256=spec.sha256, settings_sha256=spec.settings_sha256)
+
+
 def open_splits(
     options: LongContextOptions, spec: LongContextSpec | None, as_test: bool
 ) -> Splits[LongContextSpec, PromptPart]:
@@ -103,7 +108,7 @@ def open_splits(
         name = model_of(options.model, generated=is_sample(options.data, SAMPLE))
         opened = open_base(name)
     else:
-        name, opened = spec.model, open_base(spec.model, sha256=spec.sha256)
+        name, opened = spec.model, base_of(spec)
     coder = Coder(opened.tokenizer)
     table = _table(options, spec)
     if table.are_texts:
@@ -336,6 +341,7 @@ def _new_spec(
         ),
         model=name,
         sha256=opened.sha256,
+        settings_sha256=opened.settings_sha256,
         layers=opened.facts.layers,
         kv_heads=opened.facts.kv_heads,
         columns=dict(table.columns),

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.prompts.sample import write_sample_prompts
-from ..engine.opened_models import open_base
 from ..engine.pipeline import (
     Batch,
     Context,
@@ -32,7 +31,7 @@ from . import figures
 from .caches import check_cache
 from .coding import Tokens
 from .comparing import compared_plans
-from .data import ASSET, PromptPart, open_splits
+from .data import ASSET, PromptPart, base_of, open_splits
 from .methods import METHODS, Fitting, fit_plan, made_from
 from .options import LEARNED, LongContextOptions, LongContextPredictOptions
 from .plan_files import write_plan
@@ -74,7 +73,7 @@ class LongContextPipeline(
 
     def build_model(self, options: LongContextOptions, spec: LongContextSpec) -> nn.Module:
         """The language model with no plan yet, and what the method trains."""
-        base = open_base(spec.model, sha256=spec.sha256).model
+        base = base_of(spec).model
         make = METHODS[options.method].learner
         model = PlannedModel(base, None if make is None else make(base, options, spec))
         model.method, model.fitted_on = options.method, made_from(options, spec)

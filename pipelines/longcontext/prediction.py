@@ -27,11 +27,10 @@ from ...data.text_files import (
 from ...models.language.answers import end_tokens, padding_token
 from ...models.language.running.attach import attach
 from ..engine.inference.standard_input import STDIN, aside_of, set_aside
-from ..engine.opened_models import open_base
 from ..engine.pipeline import Context, Item, Schema
 from .caches import open_cache
 from .coding import Coder
-from .data import reading_of
+from .data import base_of, reading_of
 from .generation import Writing, Written, full_bytes, write_alone, write_batch
 from .options import LongContextPredictOptions
 from .planned import PlannedModel
@@ -145,7 +144,7 @@ def predict_prompts(
 ) -> list[pl.DataFrame | ValueError]:
     """A row for each prompt, or the error that says why there is none."""
     options, spec = context.options, context.spec
-    coder = Coder(open_base(spec.model, sha256=spec.sha256).tokenizer)
+    coder = Coder(base_of(spec).tokenizer)
     prompts = _read(items, options, spec)
     coded: dict[int, tuple[int, ...]] = {}
     answers: dict[int, pl.DataFrame | ValueError] = {}

@@ -25,6 +25,7 @@ class LongContextSpec(Spec):
 
     model       name or folder of the language model
     sha256      of its weights; another model is refused
+    settings_sha256  of its chat template, special tokens and settings of generation, "" in old runs
     layers      of the model, and kv_heads, its heads of keys and values
     columns     of the table of prompts, by what they hold
     shortest    tokens of the shortest prompt of the training and the validation part, and longest
@@ -34,6 +35,7 @@ class LongContextSpec(Spec):
     input: InputFacts
     model: str
     sha256: str
+    settings_sha256: str = ""
     layers: int
     kv_heads: int
     columns: Mapping[str, str] = field(default_factory=dict)

@@ -25,3 +25,8 @@ def test_no_tokens_and_a_shape_that_does_not_fit() -> None:
     assert empty.tokens.tolist() == []
     with pytest.raises(ValueError, match=r"needs .tokens, choices."):
         dispatch(torch.zeros(3, dtype=torch.int64), 2)
+    with pytest.raises(ValueError, match="choices must be int64"):
+        dispatch(torch.zeros(3, 1, dtype=torch.int32), 2)
+    for expert in (-1, 3):
+        with pytest.raises(ValueError, match="choices must be from 0 to 2, which is no expert"):
+            dispatch(torch.tensor([[0, expert]]), 2)

@@ -7,6 +7,7 @@ from types import ModuleType
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import dual_level, make_dual
 
 from headwise.kernels import register
 
@@ -84,6 +85,29 @@ def test_a_result_whose_gradient_nobody_asks_for_is_not_differentiable() -> None
     assert out.requires_grad
     assert not cube.requires_grad
     torch.testing.assert_close(torch.autograd.grad(out.sum(), x)[0], 2 * x)
+
+
+@pytest.mark.parametrize("name", ["test_power", "test_power_backward"])
+def test_a_derivative_that_an_operator_lacks_is_refused(name: str) -> None:
+    """PyTorch takes a tangent for none at all: the derivative would be zero without a word."""
+    x = random_inputs()[0].detach()
+
+    def power(value: Tensor) -> Tensor:
+        if name == "test_power":
+            return torch.ops.headwise.test_power(value, None, 3)[0]
+        return torch.ops.headwise.test_power_backward(value, None, x, x, 3, None)[0]
+
+    how = "in forward mode" if name == "test_power" else "twice"
+    line = rf"^headwise\.test_power cannot be differentiated {how}; the formula in .*naive can$"
+    with pytest.raises(NotImplementedError, match=line):
+        torch.func.jvp(power, (x,), (x,))
+    with pytest.raises(NotImplementedError, match=line), dual_level():
+        power(make_dual(x, x))
+    with dual_level():
+        make_dual(x, x)
+        torch.testing.assert_close(power(x), power(x.clone()))  # no tangent, nothing to refuse
+    with pytest.raises(NotImplementedError, match=r"by torch\.func, only by backward\(\)"):
+        torch.func.grad(lambda value: power(value).sum())(x)
 
 
 def test_the_form_for_export_is_listed() -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ...checks import check_not_negative
 from ..base import (
     Attention,
     attend,
@@ -77,6 +78,7 @@ class FixedAttention(Attention):
             raise ValueError(
                 "FixedAttention: positions must be 'none' or, for heads of even width, 'rotary'"
             )
+        check_not_negative("FixedAttention", "scale", scale)
         self.rotary = positions == "rotary"
         self.causal = causal
         self.equivariant = False

@@ -74,7 +74,9 @@ class ModelFacts:
         if not isinstance(layers, int) or not isinstance(heads, int):
             raise ValueError(f"the configuration of {config.model_type} names no layers and heads")
         types = entries["layer_types"]
-        window = entries["sliding_window"]
+        # Models whose configuration has no such entry by itself do not read it.
+        known = hasattr(type(config), "sliding_window")
+        window = entries["sliding_window"] if known else None
         if types is None:
             types = ["full_attention" if window is None else "sliding_attention"] * layers
         if unknown := sorted(set(types) - {"full_attention", "sliding_attention"}):

@@ -258,8 +258,11 @@ class Plan:
     def kept(self, length: int, *, sparse_prompts: float = 0.0) -> float:
         """The share of the bytes of the model's own cache that is held at a length in tokens.
 
-        sparse_prompts: the share of prompts for which a router chooses the cut form.
+        sparse_prompts: the share of prompts for which a router chooses the cut form. Raises
+        ValueError for a length below 1.
         """
+        if length < 1:
+            raise ValueError(f"kept: a text has one token or more, got {length}")
         held = total = 0.0
         for layer in range(self.facts.layers):
             all_tokens = min(self.facts.windows[layer] or length, length)

@@ -63,7 +63,7 @@ def read_plan(path: Path) -> Plan:
     no plan, and for weights of a router that are not those that were written with it.
     """
     try:
-        return _plan(json.loads(read_plain(path, _JSON_CAP).decode()), path)
+        return _plan(json.loads(read_plain(path, _JSON_CAP).decode("utf-8-sig")), path)
     except OSError as error:
         raise fail(path, f"cannot be read as a plan ({reason(error)})") from None
     except RecursionError:
@@ -76,8 +76,8 @@ def read_plan(path: Path) -> Plan:
 def _plan(content: object, path: Path) -> Plan:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f'no plan of attention: "format" is not "{FORMAT}"')
-    if content.get("version") != VERSION:
-        raise ValueError(f"version {content.get('version')!r} of plans is not known here")
+    if (version := content.get("version")) != VERSION or isinstance(version, bool):
+        raise ValueError(f"version {version!r} of plans is not known here")
     facts = _facts(_entry(content, "model", dict))
     budget = _entry(content, "budget", (dict, type(None)))
     routed = _entry(content, "routed", list)

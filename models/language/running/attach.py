@@ -16,6 +16,8 @@ from weakref import WeakSet
 
 from torch import Tensor, nn
 
+from ....base.errors import shown
+from ....kernels.precision import match_autocast
 from ..plans.grouping import LayerPlan
 from ..plans.plan import Plan
 from .attending import Call, attend_dense, attend_parts, dense
@@ -49,6 +51,8 @@ def attach(model: PreTrainedModel, plan: Plan, *, beyond: bool = False) -> Itera
     be used on: with a cap on scores (softcap), learnt sinks (s_aux), ALiBi, an encoder, keys of
     low rank (MLA) or layers without softmax attention.
     """
+    if not isinstance(plan, Plan):
+        raise ValueError(f"attach: needs a Plan (Plan.read reads a file), got {shown(plan)}")
     plan.check(model)
     modules = attention_layers(model)
     if any(module in _ATTACHED for module in modules):
@@ -81,7 +85,12 @@ class Attached:
         self._open = True
 
     def cache(self) -> PlanCache:
-        """An empty cache for one batch of texts, which holds what the plan keeps."""
+        """An empty cache for one batch of texts, which holds what the plan keeps.
+
+        Raises ValueError after the block of `attach`.
+        """
+        if not self._open:
+            raise ValueError("the block of attach is over; make the cache inside it")
         return PlanCache(self.plan, self.layers, self.weights)
 
     def weights(self) -> str:
@@ -89,8 +98,8 @@ class Attached:
         return weights_mark(self.model)
 
     def close(self) -> None:
-        """Forget the last call."""
-        self._reading = self._cache = None
+        """Forget the last call, and make no caches any more."""
+        self._reading, self._cache, self._open = None, None, False
         self._routing.close()
 
     def hooks(self, decoder: nn.Module) -> list[RemovableHandle]:
@@ -115,8 +124,11 @@ class Attached:
         if isinstance(store, PlanCache):
             if store.plan is not self.plan and store.plan.digest() != self.plan.digest():
                 raise ValueError("the cache was made for another plan; use Attached.cache()")
+            self._adopt(store)
             remembered = store.real
         batch, new, real, device = read_mask(arguments, past, remembered)
+        if not batch:
+            raise ValueError("a batch without texts: a model with a plan needs one or more")
         reading = Reading.of(batch, past, new, real, device)
         if self._most is not None and max(reading.counts) > self._most:
             raise ValueError(
@@ -127,6 +139,14 @@ class Attached:
             ids = arguments.get("input_ids")
             store.note(ids if isinstance(ids, Tensor) else None, reading, batch, device)
         self._reading, self._cache = reading, store
+
+    def _adopt(self, store: PlanCache) -> None:
+        """Go on with a cache of another block. Raises ValueError where the model differs."""
+        if store.weights == self.weights:
+            return
+        if store.tokens is not None and store.weights() != self.weights():
+            raise ValueError("the cache was filled by another model; read its text again")
+        store.weights = self.weights
 
     def attend(
         self,
@@ -148,6 +168,8 @@ class Attached:
         budget = self.plan.budget
         if not reading.decoding or (budget and budget.keys >= max(reading.counts)):
             budget = None
+        # Under autocast queries and keys come rotated in float32, values in 16 bits.
+        query, key, value = match_autocast(query, key, value)
         call = Call(module, query, mask, scaling, dropout, reading, budget)
         if plan.plain:
             return attend_dense(call, key, value)

@@ -41,7 +41,8 @@ class PlanLayer(CacheLayerMixin):
     """One layer: all heads together as long as nothing is forgotten, then a part for each group.
 
     parts: what is held; split: whether by group; columns: tokens so far, padding included; full:
-    bool (B,), rows for which a router keeps all heads full, None before it was asked.
+    bool (B,), rows for which a router keeps all heads full, None before it was asked; announced:
+    whether a call of the attached model is about to add tokens.
     """
 
     is_croppable = False
@@ -56,6 +57,7 @@ class PlanLayer(CacheLayerMixin):
         self.batch = 0
         self.split = False
         self.full: Tensor | None = None
+        self.announced = False
 
     # What transformers calls.
 
@@ -66,8 +68,16 @@ class PlanLayer(CacheLayerMixin):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
     ) -> tuple[Tensor, Tensor]:
-        """The new tokens alone: they are added when their queries attend (`attend`)."""
-        self.is_initialized = True
+        """The new tokens alone: they are added when their queries attend (`attend`).
+
+        Raises ValueError where the model's own attention would take them for all tokens.
+        """
+        if not self.announced:
+            raise ValueError(
+                "the block of attach that this cache is of is over, or the model is not attached; "
+                "call it inside the block, or read the text again without this cache"
+            )
+        self.is_initialized, self.announced = True, False
         return key_states, value_states
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -210,7 +220,10 @@ class PlanCache(Cache):
     def note(
         self, tokens: Tensor | None, reading: Reading, batch: int, device: torch.device
     ) -> None:
-        """Remember what a call reads: ids (B, N), or None for vectors."""
+        """Remember what a call reads, and expect it: ids (B, N), or None for vectors."""
+        for layer in self.layers:
+            if isinstance(layer, PlanLayer):
+                layer.announced = True
         if tokens is None:
             tokens = torch.full((batch, reading.new), -1, device=device)
         real = torch.ones(tokens.shape, dtype=torch.bool, device=device)

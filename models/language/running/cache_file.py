@@ -139,8 +139,8 @@ def _header(text: str | None) -> dict[str, object]:
     header = json.loads(text) if text is not None else None
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError("no cache that this package has written")
-    if header.get("version") != VERSION:
-        raise ValueError(f"version {header.get('version')!r} of caches is not known here")
+    if (version := header.get("version")) != VERSION or isinstance(version, bool):
+        raise ValueError(f"version {version!r} of caches is not known here")
     return header
 
 

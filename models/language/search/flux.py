@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...recomputation import is_recomputation
+from ...wide_buffers import WideBuffers
 from ..plans.facts import ModelFacts
 from ..plans.plan import Plan
 from ..plans.rules import Rule
@@ -129,7 +130,7 @@ def straight_through(logits: Tensor, noise: Tensor, tau: float) -> Tensor:
     return hard + (soft - soft.detach())
 
 
-class FluxRouter(FrozenBase):
+class FluxRouter(WideBuffers, FrozenBase):
     """Learns for which prompts which layers of a frozen model may read few tokens.
 
     model: a causal language model of transformers, whose weights get no gradients and are not in
@@ -139,6 +140,7 @@ class FluxRouter(FrozenBase):
     computed again in the backward pass, so that it holds one layer at a time.
     """
 
+    wide = ("multipliers",)
     multipliers: Tensor
     targets: Tensor
 
@@ -268,7 +270,8 @@ class FluxRouter(FrozenBase):
         if self.training:
             with torch.no_grad():
                 signed = torch.stack([short, short * short.abs()], 1)
-                steps = torch.zeros_like(self.multipliers).index_add_(0, kind, signed)
+                steps = torch.zeros_like(self.multipliers)
+                steps.index_add_(0, kind, signed.to(steps.dtype))
                 count = torch.bincount(kind, minlength=len(steps)).clamp_min(1)[:, None]
                 self.multipliers.add_(self.rate * steps / count).clamp_(0, MOST)
         return (linear * above + squared * above.square()).mean()
@@ -329,8 +332,9 @@ class _Routing:
         dense = partial(attend, query, key, value, allowed, scale)
         if not full.requires_grad and bool((full == full[0]).all()):
             return dense() if bool(full[0]) else sparse()
-        # lerp is exact at both ends.
-        return torch.lerp(sparse(), dense(), full.to(query.dtype)[:, None, None, None])
+        # lerp is exact at both ends. Under autocast attention is of another type than queries.
+        few, all_keys = sparse(), dense()
+        return torch.lerp(few, all_keys, full.to(few.dtype)[:, None, None, None])
 
     def _choice(self, layer: int) -> Tensor:
         owner, queries = self.owner, self.queries.pop(layer)

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ....kernels.key_selection import select_keys
+from ...wide_buffers import WideBuffers
 from ..plans.facts import ModelFacts
 from ..plans.plan import Plan
 from ..plans.rules import Budget
@@ -68,7 +69,7 @@ class LycheeParts(NamedTuple):
     density: Tensor
 
 
-class LycheeRoles(FrozenBase):
+class LycheeRoles(WideBuffers, FrozenBase):
     """Learns which key-value heads retrieve, so that the states of a frozen model stay as they are.
 
     model: a causal language model of transformers, whose weights get no gradients and are not in
@@ -83,6 +84,7 @@ class LycheeRoles(FrozenBase):
     density has above the target; so it is not for the optimiser.
     """
 
+    wide = ("multiplier", "excess")
     a: nn.Parameter
     b: nn.Parameter
     multiplier: Tensor
@@ -240,7 +242,7 @@ class LycheeRoles(FrozenBase):
         if not self.training:
             return self.multiplier * above, density
         with torch.no_grad():
-            self.excess.lerp_(above, 1 - SMOOTHING)
+            self.excess.lerp_(above.to(self.excess.dtype), 1 - SMOOTHING)
             self.multiplier.mul_((self.rate * self.excess).exp()).clamp_(*MULTIPLIERS)
         # The value is the moving average's, the gradient that of this step.
         excess = above + (self.excess.clone() - above).detach()

@@ -12,10 +12,10 @@ from ....models.language.running.attach import attach
 from ....models.language.running.cache_file import save_cache
 from ...engine.accounts import publish
 from ...engine.command_line.terminal import say
-from ...engine.opened_models import open_base
 from ...engine.runs.loaded import load_run
 from ..caches import read_context
 from ..coding import Coder
+from ..data import base_of
 from ..generation import full_bytes
 from ..options import CompressOptions
 from ..pipeline import LongContextPipeline
@@ -53,7 +53,7 @@ def compress(pipeline: LongContextPipeline, options: CompressOptions) -> Compres
     assert options.output is not None
     with opened(options.accept) as account:
         text = read_text_file(options.input)
-        coder = Coder(open_base(loaded.spec.model, sha256=loaded.spec.sha256).tokenizer)
+        coder = Coder(base_of(loaded.spec).tokenizer)
         tokens = coder.code(text)
         _check(options, tokens, text, model)
         with attach(model.base, model.plan, beyond=options.beyond_positions) as attached:

@@ -104,6 +104,15 @@ def test_autocast_compile_and_promises() -> None:
     torch.testing.assert_close(decomposed(*inputs, 1e-4), signed_root_attention(*inputs))
 
 
+def test_a_backward_pass_within_autocast_sums_as_one_outside() -> None:
+    inputs = random_inputs(dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = signed_root_attention(*inputs).float().square().sum()
+        within = torch.autograd.grad(out, inputs, retain_graph=True)
+    outside = torch.autograd.grad(out, inputs)
+    assert all(torch.equal(*pair) for pair in zip(within, outside, strict=True))
+
+
 def test_mistakes_are_named() -> None:
     query, key, value = random_inputs()
     fewer = (query[..., :-1], key, value), (query, key[:, :-1], value), (query[:1], key, value)
@@ -112,3 +121,5 @@ def test_mistakes_are_named() -> None:
             signed_root_attention(*wrong)
     with pytest.raises(ValueError, match="positive"):
         signed_root_attention(query, key, value, eps=0.0)
+    with pytest.raises(ValueError, match="one floating type"):
+        signed_root_attention(query, key.float(), value)

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from headwise.kernels.decompositions import plain_decompositions
-from headwise.kernels.softmax_pool import cpu, naive, softmax_draw, softmax_pool
+from headwise.kernels.softmax_pool import Per, cpu, naive, softmax_draw, softmax_pool
 from headwise.tests.kernels.agreement import assert_agree
+from headwise.tests.kernels.poisoned import poisoned
 from headwise.tests.kernels.waiting import assert_never_waits
 
 KINDS = ["scores", "feature", "head"]  # values: the scores themselves, or per feature or head
@@ -285,3 +286,24 @@ def test_compiled_and_exported() -> None:
 def test_arguments_that_do_not_fit_are_refused(scores: Tensor, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         softmax_pool(scores, **options)
+
+
+def test_packed_bags_that_do_not_fit_their_rows_are_refused() -> None:
+    scores = torch.randn(5, 3)
+    for ends in ([0, 3, 2, 5], [-1, 5], [0, 6]):
+        for operation in (softmax_pool, softmax_draw):
+            with pytest.raises(ValueError, match=r"offsets must ascend from 0 to 5, the number of"):
+                operation(scores, offsets=torch.tensor(ends))
+    with pytest.raises(ValueError, match=r"offsets must be int64 \(bags \+ 1,\)"):
+        softmax_pool(scores, offsets=torch.tensor([], dtype=torch.int64))
+
+
+@pytest.mark.parametrize("per", ["feature", "head"])
+def test_rows_of_no_bag_have_gradients_of_zero(per: Per) -> None:
+    with poisoned():
+        scores, values = (torch.randn(6, 4, requires_grad=True) for _ in range(2))
+        softmax_pool(scores, values, per=per, offsets=torch.tensor([1, 3, 5])).sum().backward()
+    for x in (scores, values):
+        assert x.grad is not None
+        assert (x.grad[[0, 5]] == 0).all()
+        assert x.grad[1:5].abs().sum() > 0

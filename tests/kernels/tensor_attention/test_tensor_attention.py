@@ -162,6 +162,8 @@ def test_mistakes_are_named_and_forms_agree() -> None:
     q, k1, v1, k2, v2 = inputs(3, 4, 2)
     with pytest.raises(ValueError, match="do not fit queries"):
         tensor_attention(q, k1[..., :2], v1, k2, v2)
+    with pytest.raises(ValueError, match="one floating type"):
+        tensor_attention(q, k1, v1, k2.to(torch.float16), v2)
     with pytest.raises(ValueError, match="do not fit keys"):
         tensor_attention(q, k1, v1[:, :, :3], k2, v2)
     with pytest.raises(ValueError, match="mask must be bool"):

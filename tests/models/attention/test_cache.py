@@ -246,3 +246,21 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="8 tokens, built for up to 6"):
         rows(x, cache=cache)
     assert repr(cache) == "Cache(FixedAttention, batch=2, tokens=4)"
+
+
+def test_a_copy_of_a_cache_is_another_way_to_go_on_with_the_same_layer() -> None:
+    mechanism, x = make("combiner", {"causal": True}), tokens(count=9)
+    mask = torch.ones(2, 6, dtype=torch.bool)
+    cache = mechanism.new_cache(2)
+    with torch.no_grad():
+        mechanism(x[:, :6], mask=mask, cache=cache)
+        twin = copy.deepcopy(cache)
+        other_way = mechanism(-x[:, 6:], cache=twin)
+        torch.testing.assert_close(
+            mechanism(x[:, 6:], cache=cache), in_pieces(mechanism, x, [9], None)[:, 6:]
+        )
+        whole = torch.cat([x[:, :6], -x[:, 6:]], 1)
+        torch.testing.assert_close(other_way, mechanism(whole)[:, 6:])
+    assert (twin.owner, twin.tokens) == (mechanism, 9)
+    layer, moved = copy.deepcopy((mechanism, cache))
+    assert moved.owner is layer

@@ -98,6 +98,16 @@ def test_packed_sequences_equal_separate_ones(positions, causal: bool) -> None:
     assert model.packed(x[:0], torch.tensor([0])).shape == (0, 16)
     with pytest.raises(ValueError, match="packed needs"):
         model.packed(x, offsets, context, ends[:-1])
+    for wrong, message in (
+        ([0, 3, 2, 4, 11], "offsets must ascend"),
+        ([0, 3, 3, 4, 12], "offsets must ascend"),
+        ([0, 3, 3, 4, 10], "must begin at 0 and end at 11"),
+        ([1, 3, 3, 4, 11], "must begin at 0 and end at 11"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.packed(x, torch.tensor(wrong))
+    with pytest.raises(ValueError, match=r"ascend from 0 to 14, the number of tokens"):
+        model.packed(x, offsets, context, ends + 1)
 
 
 def test_rotary_sees_distances_only() -> None:

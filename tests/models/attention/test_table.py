@@ -133,3 +133,12 @@ def test_the_package_and_all_mechanisms_load_without_the_heavy_libraries() -> No
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_forward_without_the_arguments_of_all_mechanisms_is_refused() -> None:
+    class Unmasked(Mean):
+        def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+            return x
+
+    with pytest.raises(ValueError, match="forward of Unmasked takes no mask; every mechanism has"):
+        register_attention("unmasked", Unmasked)

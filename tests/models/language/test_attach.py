@@ -330,6 +330,17 @@ def test_a_cache_outlives_its_block() -> None:
     torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
 
 
+def test_a_model_under_autocast_attends_by_its_plan() -> None:
+    """There queries and keys come in float32 and values in 16 bits."""
+    model = shared_model("llama")
+    plan, (ids, real) = mixed_plan(model), padded([30, 20], "left")
+    with attach(model, plan) as attached:
+        expected = read(model, attached, ids, real, [28, 1, 1])[real]
+        with torch.autocast("cpu", torch.bfloat16):
+            cut = read(model, attached, ids, real, [28, 1, 1])[real]
+    assert (cut - expected).abs().mean() < 0.05 * expected.abs().mean()
+
+
 def test_the_package_offers_it_by_one_name() -> None:
     import headwise
 

@@ -93,6 +93,17 @@ def test_sparse_layers_read_first_tokens_and_a_window_of_the_real_ones(kind: str
     assert not module.decisions(ids, mask).any()
 
 
+def test_it_learns_under_autocast_and_counts_in_32_bits() -> None:
+    module = FluxRouter(tiny_model("llama"), sink=2, window=4, targets=(1.0,), rate=1e-4)
+    before = module.multipliers.clone()
+    with torch.autocast("cpu", torch.bfloat16):
+        module.train().loss(*batch()).backward()
+    assert all(weight.grad is not None for weight in module.routers.parameters())
+    module.bfloat16().loss(*batch())
+    assert module.multipliers.dtype == torch.float32
+    assert (module.multipliers > before).all()
+
+
 def test_a_layer_with_a_window_has_no_router() -> None:
     module = module_of("gemma3")
     assert sorted(module.routers) == ["1", "2"]

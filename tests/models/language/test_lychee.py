@@ -37,6 +37,14 @@ def module_of(kind: str = "llama", budget: Budget = SMALL, **options: object) ->
     return LycheeRoles(shared_model(kind), budget, **options)
 
 
+def test_the_multiplier_grows_in_16_bits_too() -> None:
+    module = LycheeRoles(tiny_model("llama"), SMALL, target=0.1, ramp=0.0).bfloat16().train()
+    first = module.multiplier.clone()
+    module.loss(*batch()).backward()
+    assert module.multiplier.dtype == module.excess.dtype == torch.float32
+    assert first < module.multiplier < 1.003 * first
+
+
 class PlainDecoding:
     """Attention of one row without padding, token by token, as the paper describes it."""
 

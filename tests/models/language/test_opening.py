@@ -75,6 +75,23 @@ def test_the_checksum_is_of_settings_weights_and_tokenizer(folder: Path) -> None
         first = second
 
 
+def test_what_is_said_of_prompts_and_answers_has_a_checksum(folder: Path) -> None:
+    """It changes with what a file says, not with its form or with who wrote it."""
+    seen = {open_language_folder(folder).settings_sha256}
+    settings = folder / "tokenizer_config.json"
+    change(settings, chat_template="{{ messages[0].content }}!")
+    (folder / "generation_config.json").write_text('{"eos_token_id": 3}')
+    seen.add(first := open_language_folder(folder).settings_sha256)
+    settings.write_text(json.dumps(json.loads(settings.read_text()), indent=7))
+    change(folder / "generation_config.json", transformers_version="9.9.9")
+    assert open_language_folder(folder).settings_sha256 == first
+    change(folder / "generation_config.json", eos_token_id=4)
+    seen.add(open_language_folder(folder).settings_sha256)
+    (folder / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    seen.add(open_language_folder(folder).settings_sha256)
+    assert len(seen) == 4
+
+
 def test_weights_may_lie_in_several_files(folder: Path) -> None:
     whole = open_language_folder(folder).model.state_dict()
     (folder / "model.safetensors").unlink()

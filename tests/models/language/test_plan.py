@@ -71,6 +71,8 @@ def test_the_cost_is_the_share_of_tokens_held(facts) -> None:
     assert Plan.uniform(mixed, sink=0, window=50).kept(1000) == pytest.approx(
         (50 + 100 + 50) / (1000 + 100 + 1000)
     )
+    with pytest.raises(ValueError, match="kept: a text has one token or more, got 0"):
+        plan.kept(0)
 
 
 def test_shuffled_plans_have_the_same_rules_on_other_heads(facts) -> None:
@@ -192,6 +194,19 @@ def test_a_file_that_is_no_plan_is_refused_in_one_line(tmp_path: Path, content) 
         Plan.read(tmp_path)
 
 
+def test_a_plan_may_begin_with_a_mark_of_its_bytes_and_has_a_number_as_version(
+    facts, tmp_path: Path
+) -> None:
+    path, plan = tmp_path / "plan.json", Plan.full(facts)
+    plan.write(path)
+    text = path.read_text()
+    path.write_text(text, encoding="utf-8-sig")
+    assert Plan.read(path) == plan
+    path.write_text(text.replace('"version": 1', '"version": true'))
+    with pytest.raises(ValueError, match=r"plan\.json: version True of plans is not known"):
+        Plan.read(path)
+
+
 def test_changed_weights_of_a_router_are_noticed(facts, tmp_path: Path) -> None:
     plan = Plan.of_tables(
         facts, method="flux", sink=0, alpha=4, routed=[True] * 3, router={"w": torch.ones(2)}
@@ -210,6 +225,8 @@ def test_facts_are_those_of_the_model(kind) -> None:
     assert facts.positions == 512
     assert facts.windows == (None, None, None)
     assert ModelFacts.of(tiny_model(kind, seed=5).to(torch.bfloat16)) == facts
+    windows = (6,) * 3 if kind == "mistral" else (None,) * 3  # whether the model reads the entry
+    assert ModelFacts.of(tiny_model(kind, sliding_window=6)).windows == windows
 
 
 def test_layers_with_a_window_of_the_model_are_not_planned() -> None:

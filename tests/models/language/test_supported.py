@@ -13,7 +13,7 @@ from headwise.models.language.plans.plan import Plan
 from headwise.models.language.running.attach import attach
 from headwise.models.language.running.cache import PlanCache
 from headwise.tests.models.language.test_attach import TOKENS, mixed_plan, padded
-from headwise.tests.models.language.tiny_models import shared_model, texts
+from headwise.tests.models.language.tiny_models import shared_model, texts, tiny_model
 
 
 @pytest.fixture(autouse=True)
@@ -92,9 +92,14 @@ def test_what_cannot_be_computed_is_refused_in_one_line() -> None:
     mask = real.long()
     with one_line("another model"), attach(shared_model("qwen3"), plan):
         pass
+    for wrong in ("plan.json", None):
+        with one_line("attach: needs a Plan"), attach(model, wrong):
+            pass
     with attach(model, plan) as attached:
         with one_line("attached to a plan already"), attach(model, plan):
             pass
+        with one_line("a batch without texts"):
+            model(ids[:0])
         with one_line("made by hand"):
             model(ids, attention_mask=torch.ones(2, 1, 20, 20, dtype=torch.bool))
         with one_line("packed into one row"):
@@ -123,3 +128,22 @@ def test_what_cannot_be_computed_is_refused_in_one_line() -> None:
             copy.deepcopy(model)(ids)
     with attach(model, plan, beyond=True):
         model(texts(1, 513))
+
+
+def test_a_cut_cache_is_of_a_model_and_of_the_blocks_it_is_attached_in() -> None:
+    """Outside, the model's own attention would take new tokens for the whole text."""
+    model, other = shared_model("llama"), tiny_model("llama", seed=1)
+    plan, ids = mixed_plan(model), texts(1, 12)
+    with attach(model, plan) as attached:
+        cache, empty = attached.cache(), attached.cache()
+        model(ids, cache=cache)
+        with one_line("block of attach that this cache is of is over, or the model is not"):
+            other(ids[:, :1], cache=empty)
+    with one_line("block of attach that this cache is of is over, or the model is not"):
+        model(ids[:, :1], cache=cache)
+    with one_line("block of attach is over"):
+        attached.cache()
+    with attach(other, plan), one_line("filled by another model"):
+        other(ids[:, :1], cache=cache)
+    with attach(model, plan):
+        model(ids[:, :1], cache=cache)  # the same weights: the text goes on

@@ -180,6 +180,24 @@ def test_the_bias_affects_choices_and_never_weights() -> None:
     assert torch.equal(router.bias, before)
 
 
+@torch.no_grad()
+def test_the_bias_of_a_router_of_16_bits_moves_by_small_steps() -> None:
+    torch.manual_seed(3)
+    router = make(bias_rate=0.001, experts=4).to(torch.bfloat16).train()
+    assert {name: value.dtype for name, value in router.state_dict().items()} == {
+        "gate.weight": torch.bfloat16,
+        "bias": torch.float32,
+    }
+    router.bias += 1.0  # steps below a 256th of it are nothing in bfloat16
+    before, x = router.bias.clone(), torch.randn(1, 50, 6, dtype=torch.bfloat16)
+    router(x)
+    torch.testing.assert_close(
+        (router.bias - before).abs().amax(), torch.tensor(0.001), rtol=1e-3, atol=0
+    )
+    assert router.double().bias.dtype == FLOAT64
+    assert make().to("meta").half().bias.is_meta
+
+
 class TestMixing:
     @torch.no_grad()
     def test_it_is_the_written_formula_and_never_below_the_entropy_it_mixes(self) -> None:

@@ -42,3 +42,11 @@ def test_an_opened_model_is_in_the_account_with_its_licence_and_checksum() -> No
 def test_other_weights_than_those_of_a_run_are_refused() -> None:
     with pytest.raises(InputError, match=r"^generated: is not the model that the run was made"):
         open_base("generated", sha256="0" * 64)
+
+
+def test_other_settings_than_those_of_a_run_are_refused_where_it_knows_them() -> None:
+    model = open_base("generated")
+    for known in ("", model.settings_sha256):
+        assert open_base("generated", sha256=model.sha256, settings_sha256=known) is model
+    with pytest.raises(InputError, match=r"^generated: its chat template, special tokens or"):
+        open_base("generated", sha256=model.sha256, settings_sha256="0" * 64)

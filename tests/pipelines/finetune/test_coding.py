@@ -68,7 +68,7 @@ def test_a_template_that_rewrites_earlier_messages_is_refused(opened):
     before = coder.tokenizer.chat_template
     try:
         coder.tokenizer.chat_template = "{{ messages | length }}" + before
-        with pytest.raises(InputError, match="use --template plain"):
+        with pytest.raises(InputError, match="trained with --template plain"):
             coder.row(dialogue(("user", "a"), ("assistant", "b"), ("user", "c")))
     finally:
         coder.tokenizer.chat_template = before
@@ -178,5 +178,7 @@ def test_an_answer_stops_at_the_end_of_a_turn(opened, monkeypatch):
 def test_a_template_that_fails_is_refused_in_one_line(opened, monkeypatch):
     template = "{{ raise_exception('roles\nmust alternate') }}"
     with_ends(opened, monkeypatch, configured=None, template=template)
-    with pytest.raises(InputError, match=r"^--template chat: .*roles must alternate\).*plain$"):
+    with pytest.raises(
+        InputError, match=r"^the model's chat.*roles must alternate\); a model trained"
+    ):
         DialogueCoder(opened, "chat").prompt([Message("user", "a")])

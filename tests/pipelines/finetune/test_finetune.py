@@ -96,6 +96,10 @@ def test_a_run_stores_only_what_changed_and_names_its_model(tuned, data, tmp_pat
 def test_another_model_than_that_of_the_run_is_refused(tmp_path, data):
     home = write_generated_model(tmp_path / "model")
     run = train(data, tmp_path / "run", model=str(home), epochs=1).path
+    (home / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    with pytest.raises(InputError, match=r"its chat template, special tokens or settings of gen"):
+        pipelines.finetune.evaluate(run=run)
+    (home / "chat_template.jinja").unlink()
     config = json.loads((home / "config.json").read_text())
     (home / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 0.5}))
     with pytest.raises(

@@ -99,6 +99,12 @@ def test_a_model_with_other_weights_is_refused(run, tmp_path):
     (copy / "spec.json").write_text(json.dumps({**spec, "sha256": "a" * 64}))
     with pytest.raises(InputError, match="is not the model that the run was made with: the sha256"):
         longcontext.evaluate(run=copy)
+    (copy / "spec.json").write_text(json.dumps({**spec, "settings_sha256": "a" * 64}))
+    with pytest.raises(InputError, match="its chat template, special tokens or settings of gen"):
+        longcontext.evaluate(run=copy)
+    assert spec.pop("settings_sha256") == open_base("generated").settings_sha256
+    (copy / "spec.json").write_text(json.dumps(spec))  # as an older version wrote it
+    assert load_run(longcontext.TASK.load(), str(copy)).spec.settings_sha256 == ""
 
 
 def test_answers_that_are_read_with_the_cut_cache_score_as_under_masks(run):
