@@ -17,9 +17,9 @@ from ...base.account import note, opened
 from ...base.errors import InputError, fail, shown
 from ..columns import SYNONYMS, find_columns, note_groups, plain_name
 from ..formats.tables import collect, decimal_commas, number_column, scan_table
+from ..groups import read_groups
 from ..items import digest, read_labels
 from ..parts import text_of, without_other_parts
-from ..groups import read_groups
 from .bags import Cohort, names_in, read_splits, refuse_shared_patients, whole_names
 
 _SYNONYMS: Mapping[str, Sequence[str]] = {
