@@ -143,7 +143,7 @@ def _lower_bytes(opened: ImageFile) -> ImageFile:
     swapped = []
     for tile in picture.tile:
         other = _OTHER_BYTES[_packing(tile.args)]
-        arguments = other if isinstance(tile.args, str) else (other, *tile.args[1:])
+        arguments = (other, *tile.args[1:]) if isinstance(tile.args, tuple) else other
         swapped.append(tile._replace(args=arguments))
     picture.tile = swapped
     return picture

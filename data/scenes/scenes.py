@@ -242,7 +242,7 @@ def scenes_of_table(
     needed = _required(need_depth, need_mask)
     home, set_name = PictureFolder(path.parent), path.parent.resolve().name
     scenes: list[_Scene] = []
-    groups = read_groups("group", table["group"]) if "group" in table.columns else []
+    groups = read_groups("group", table["group"].to_list()) if "group" in table.columns else []
     for row, cells in enumerate(table.iter_rows(named=True), 1):
         files: dict[str, tuple[str, str]] = {}
         for role in ("image", "depth", "mask"):
@@ -293,7 +293,7 @@ def _groups(path: str | os.PathLike[str], scenes: RgbdSet) -> list[str]:
     row_of_name = {name: row for row, name in enumerate(scenes.names)}
     row_of_stem = {Path(name).stem: row for name, row in row_of_name.items()}
     groups = list(scenes.names)
-    spelt = read_groups("group", table["group"])
+    spelt = read_groups("group", table["group"].to_list())
     for line, (image, group) in enumerate(table.iter_rows(), 1):
         row = row_of_name.get(image or "", row_of_stem.get(Path(image or "").stem))
         if row is None:

@@ -36,7 +36,9 @@ from .table import read_table
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_LUMA = np.float32([0.299, 0.587, 0.114])  # grey of red, green and blue, as Pillow weights them
+_LUMA = np.array(
+    [0.299, 0.587, 0.114], np.float32
+)  # grey of red, green and blue, as Pillow weights them
 
 
 def read_xray_set(

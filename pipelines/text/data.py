@@ -228,8 +228,8 @@ def _usable(table: TextTable) -> TextTable:
     spelling.
     """
     assert table.labels is not None
-    table = replace(table, groups=read_groups("group", table.groups))
     known = np.flatnonzero(table.labels.known)
+    table = replace(table, groups=read_groups("group", table.groups))
     return table if len(known) == len(table) else with_rows(table, known)
 
 

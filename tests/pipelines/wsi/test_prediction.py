@@ -254,7 +254,7 @@ class TestWhatIsRead:
 
     @staticmethod
     def items(path: object, **options: object) -> tuple[list[str], str]:
-        spec = SimpleNamespace(extraction=None)
+        spec = SimpleNamespace(extraction=None, bag_features=None, features_of_bags=["x"])
         with opened(options.pop("accept", ())) as account:  # type: ignore[arg-type]
             chosen = {"run": "r", "output": "o.parquet", "input": str(path), **options}
             items = list_inputs(WsiPredictOptions(**chosen), spec)  # type: ignore[arg-type]
