@@ -193,8 +193,8 @@ DATA: list[Bug] = [
     (
         "D117",
         "data/xrays/xrays.py",
-        "np.asarray(upright(opened.copy(), opened))",
-        "np.asarray(opened)",
+        "lambda channel: upright(channel, opened)",
+        "lambda channel: channel",
         (READERS, "-k", "upright"),
     ),
     (
