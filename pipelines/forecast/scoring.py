@@ -17,9 +17,10 @@ from ..engine.pipeline import Batch, Calibration, Context, Metrics
 from ..engine.training import order
 from ..metrics.bootstrap import draw_places, percentile_interval
 from ..metrics.conformal import ConformalIntervals, Coverage, needed
-from ..metrics.forecasting import ForecastErrors, repeat_last, season_of, seasonal
+from ..metrics.forecasting import ForecastErrors
 from .data import ForecastSpec, ForecastWindows
 from .figures import Window
+from .naive import naive_forecasts, naive_names
 from .options import ForecastOptions
 
 BATCH = 256
@@ -170,23 +171,6 @@ class Scores:
         self.coverage = coverage.compute()
         self.per_window = torch.cat(per_window).numpy()
         self.naive_per_window = torch.cat(naive_windows[self.best_naive]).numpy()
-
-
-def naive_names(spec: ForecastSpec) -> list[str]:
-    """What the naive forecasts of a run are called: the last value, and the last season where the
-    look-back holds one.
-    """
-    season = season_of(spec.frequency)
-    seasons = [f"repeat last {season} steps"] if 1 < season <= spec.lookback else []
-    return ["repeat last", *seasons]
-
-
-def naive_forecasts(past: Tensor, spec: ForecastSpec) -> dict[str, Tensor]:
-    """The naive forecasts of windows by name. past: (B, L, C), forecasts (B, H, C)."""
-    forecasts = [repeat_last(past, spec.horizon)]
-    if len(names := naive_names(spec)) > 1:
-        forecasts.append(seasonal(past, spec.horizon, season_of(spec.frequency)))
-    return dict(zip(names, forecasts, strict=True))
 
 
 def _squared_by_window(forecast: Tensor, truth: Tensor) -> Tensor:

@@ -22,9 +22,10 @@ from ...engine.runs.report import write_report
 from ...engine.training.jobs import with_data
 from .. import figures
 from ..data import ForecastSpec, ForecastWindows, open_splits
+from ..naive import naive_forecasts, naive_names
 from ..options import BacktestOptions, ForecastOptions
 from ..pipeline import ForecastPipeline
-from ..scoring import batches, forward, intervals_of, naive_forecasts, naive_names
+from ..scoring import batches, forward, intervals_of
 
 
 def backtest(pipeline: ForecastPipeline, options: BacktestOptions) -> pl.DataFrame:
