@@ -17,7 +17,9 @@ from ...base.account import note, recount
 from ...base.errors import InputError, fail, nearest, shown
 from ...base.files import pattern_home, similar_file, walk_folder
 from ...base.own_files import COMPANIONS, in_companion
+from ..columns import is_named
 from ..formats.audio import AUDIO_SUFFIXES
+from ..formats.tables import scan_table
 from ..items import check_items, read_folder_classes, read_labels
 from ..listed import labels_table, note_whole_folder
 from ..parts import PARTS, read_part
@@ -130,6 +132,12 @@ def table_of_labels(path: str, label_from: LabelFrom, pattern: str | None) -> Pa
     table = _table_of(Path(path))
     names = None if pattern is None else NamePattern.of(pattern)
     return table if _label_from(label_from, names, table) == "table" else None
+
+
+def names_stretches(table: Path) -> bool:
+    """Whether a table has columns for where stretches of recordings begin and end."""
+    names = scan_table(table)[1]
+    return any(is_named(name, field) for name in names for field in ("start", "end"))
 
 
 def _label_from(label_from: LabelFrom, names: NamePattern | None, table: Path | None) -> LabelFrom:

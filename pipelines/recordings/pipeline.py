@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...base.errors import InputError
 from ...data.speech.generate import write_sample_voices
-from ...data.speech.labelled import table_of_labels
+from ...data.speech.labelled import names_stretches, table_of_labels
 from ...data.speech.manifests import stretch_name
 from ...models.layers.label_losses import ClassLoss
 from ...models.speech.classifier import RecordingClassifier
@@ -152,10 +152,13 @@ class RecordingsPipeline(
     def prediction_options(
         self, options: RecordingsOptions, spec: RecordingsSpec
     ) -> Mapping[str, object]:
-        """Those that the table of a folder lists, with their stretches: it is what was read."""
+        """Where the table of a folder lists stretches, those that it lists: they were read."""
         assert options.data is not None
         table = table_of_labels(options.data, options.label_from, options.pattern)
-        columns = {} if table is None else {"input": str(table), "columns": options.columns}
+        named = {pair.split("=")[0] for pair in options.columns}
+        if table is None or not (named & {"start", "end"} or names_stretches(table)):
+            return super().prediction_options(options, spec)
+        columns = {"input": str(table), "columns": options.columns}
         return {**super().prediction_options(options, spec), **columns}
 
     def export_example(
