@@ -147,7 +147,7 @@ class ForecastWindows(WindowDataset):
         parts = [pl.Series("part", [], pl.String)]
         for count, stops in zip(counts, self.known_rows, strict=False):
             ends = np.arange(count) * self.stride + self.lookback + self.horizon
-            known = pl.Series("part", [None], pl.String).new_from_index(0, count)
+            known = pl.repeat(None, count, dtype=pl.String, eager=True).alias("part")
             for name in reversed(list(stops)):
                 known = known.set(pl.Series(ends <= stops[name]), name)
             parts.append(known)

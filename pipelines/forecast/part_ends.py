@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import numpy as np
 
+from ...data.items import digest
 from ...data.series.series import Series
 from .usable import PartedSeries
 
@@ -45,6 +45,4 @@ def known_rows(series: Series, ends: Mapping[str, PartEnd]) -> dict[str, int]:
 
 
 def _row(series: Series, place: int) -> PartEnd:
-    values = np.ascontiguousarray(series.values[place])
-    digest = hashlib.blake2b(values.tobytes(), digest_size=8).hexdigest()
-    return {"time": str(series.times[place]), "values": digest}
+    return {"time": str(series.times[place]), "values": digest(series.values[place])}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +17,7 @@ import polars as pl
 
 from ...base.account import doubt, note
 from ...base.errors import fail, shown
+from ...base.files import file_stamp
 from ...data.columns import note_groups
 from ...data.texts.labels import TextLabels, refuse_many_classes
 from ...data.texts.table import TextTable, with_rows
@@ -36,7 +38,7 @@ PARTS_OF_TEXTS = "parts.parquet"
 
 def groups_of(table: TextTable) -> np.ndarray:
     """A number for each text, int64 (N,): equal for texts of one group, and for equal texts."""
-    plain = plain_texts(table)
+    plain = plain_texts(table.texts)
     codes = joined_groups(plain, table.groups)
     note_groups("group", "texts", table.columns.get("group"), table.groups)
     filled = [text for text in plain if text]
@@ -45,18 +47,14 @@ def groups_of(table: TextTable) -> np.ndarray:
     return codes
 
 
-def plain_texts(table: TextTable) -> list[str]:
+def plain_texts(texts: Sequence[str]) -> list[str]:
     """Texts by which equal ones are known: without regard to case and white space."""
-    return [_plain(text) for text in table.texts]
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return [" ".join(text.split()).casefold() for text in texts]
 
 
 def text_keys(texts: Sequence[str]) -> pl.Series:
     """A hash of each text, UInt64 (N,), equal for equal texts; null for those without words."""
-    plain = [_plain(text).encode("utf-8", "surrogatepass") for text in texts]
+    plain = [text.encode("utf-8", "surrogatepass") for text in plain_texts(texts)]
     keys = [
         int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) if text else None
         for text in plain
@@ -81,9 +79,15 @@ def parts_of_texts(texts: Sequence[str], folder: Path | None) -> pl.Series:
     path = None if folder is None else folder / PARTS_OF_TEXTS
     if path is None or not path.exists():
         return pl.repeat(None, len(texts), dtype=pl.String, eager=True).alias("part")
-    known = pl.read_parquet(path, glob=False)
     keys = text_keys(texts).to_frame()
+    known = _known(path, file_stamp(path))
     return keys.join(known, on="key", how="left", maintain_order="left")["part"]
+
+
+@lru_cache(maxsize=2)
+def _known(path: Path, _changed: tuple[int, ...] | None) -> pl.DataFrame:
+    """What `keys_of_parts` wrote; a worker keeps it from part to part of what it predicts."""
+    return pl.read_parquet(path, glob=False)
 
 
 def without_rare_classes(where: object, table: TextTable, least: int) -> TextTable:
@@ -108,7 +112,7 @@ def check_equal_texts(where: str, table: TextTable) -> None:
     labels = cast(TextLabels, table.labels)
     first: dict[str, int] = {}
     differing = 0
-    for row, text in enumerate(plain_texts(table)):
+    for row, text in enumerate(plain_texts(table.texts)):
         if not text or labels.goal == "number":
             continue
         names, others = labels.names[row], labels.names[first.setdefault(text, row)]
@@ -156,7 +160,7 @@ def split(options: TextOptions, table: TextTable, groups: np.ndarray) -> Subsets
 
 def _refuse_shared(where: object, table: TextTable, subsets: Subsets) -> None:
     """A group, or a text, in two parts that the data names would tell the answer."""
-    plain = plain_texts(table)
+    plain = plain_texts(table.texts)
     part_of: dict[str, str] = {}
     copies: dict[str, str] = {}
     for part, rows in subsets._asdict().items():

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
@@ -318,7 +318,7 @@ def _card(
     }
 
 
-def note_known(pipeline: AnyPipeline, splits: Splits[Any, Any], run: RunDirectory) -> None:
+def note_known(pipeline: AnyPipeline, splits: Splits[SpecT, DataT], run: RunDirectory) -> None:
     """Note how many of the items to score were in a part that the run has learned or chosen by."""
     parts = pipeline.training_parts(splits, read_members(run.path / MEMBERS))
     for name in ("train", "validation"):
