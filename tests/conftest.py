@@ -4,7 +4,6 @@ data is.
 
 import contextlib
 import importlib
-import io
 import os
 import shutil
 import sys
@@ -94,20 +93,10 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def cheap_pictures(request):
-    """Pictures of reports are made, but drawn only in the contract and in modules marked `drawn`:
-    drawing them takes more than half of the time of a short training.
-    """
-    if "contract" in request.path.parts or request.node.get_closest_marker("drawn"):
-        yield
-        return
-    from PIL import Image
+    """Pictures of reports are drawn in modules marked `drawn` alone."""
+    from headwise.tests.undrawn import pictures
 
-    from headwise.pipelines.figures import style
-
-    dot = io.BytesIO()
-    Image.new("L", (1, 1)).save(dot, format="PNG")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "png_of", lambda figure: dot.getvalue())
+    with pictures(drawn=request.node.get_closest_marker("drawn") is not None):
         yield
 
 

@@ -18,11 +18,11 @@ from typing import (
 
 import polars as pl
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 from typing_extensions import TypeVar
 
 from ...base.account import note
+from ...base.errors import InputError
 from .options import EvaluateOptions, TrainOptions
 from .spec import JsonValue, Spec
 from .task import COMMON_COLUMNS, Task
@@ -30,6 +30,8 @@ from .training.optimizer import adam
 from .training.order import Batch, DataSet
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from .ladder import AnyRungs
 
 
@@ -365,3 +367,13 @@ class Pipeline(Generic[OptionsT, SpecT, PredictOptionsT, DataT, ItemT]):
 
 
 AnyPipeline: TypeAlias = Pipeline[Any, Any, Any, Any, Any]
+
+
+def build(pipeline: Pipeline[OptionsT, SpecT], options: OptionsT, spec: SpecT) -> nn.Module:
+    """The task's model; `InputError` for options that do not fit together."""
+    try:
+        return pipeline.build_model(options, spec)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{pipeline.task.name}: these options make no model: {error}") from error

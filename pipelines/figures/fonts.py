@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from matplotlib import font_manager
-
 USUAL = "DejaVu Sans"  # comes with matplotlib
 BOX = "\N{WHITE VERTICAL RECTANGLE}"  # stands for a letter that no font has
 _MOST_FONTS = 400  # looked at
@@ -17,6 +15,8 @@ def fonts_with(texts: Iterable[str]) -> tuple[list[str], set[str]]:
     """Families of installed fonts that have the letters of some texts, the usual one first, and the
     letters that none has.
     """
+    from matplotlib import font_manager
+
     missing = set().union(*texts) - _letters(font_manager.findfont(USUAL))
     families = [USUAL]
     if not missing:
@@ -37,4 +37,6 @@ def boxed(text: str, missing: set[str]) -> str:
 
 
 def _letters(file: str) -> set[str]:
+    from matplotlib import font_manager
+
     return {chr(code) for code in font_manager.get_font(file).get_charmap()}

@@ -11,16 +11,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 from cycler import cycler
-from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from ...base.files import write_aside
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # matplotlib takes as long to import as half of torch: only where it draws
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, RED = "#3b6fb6", "#d9822b", "#3f8f5f", "#c23b33"
 PURPLE, BROWN, TEAL = "#7a5ba6", "#8c6d4f", "#2f8f9d"
@@ -50,6 +48,8 @@ STYLE: Mapping[str, object] = {
 
 def styled(*, grid: bool = True) -> AbstractContextManager[object]:
     """A context in which matplotlib draws in the style of the package."""
+    import matplotlib as mpl
+
     return mpl.rc_context({**STYLE, "axes.grid": grid})  # pyright: ignore[reportArgumentType]
 
 
@@ -62,6 +62,8 @@ def styled_figure(width: float, height: float, *, grid: bool = True) -> Iterator
     >>> with styled_figure(NARROW, ROW) as figure:
     ...     lines = figure.subplots().plot([1, 2, 3])
     """
+    from matplotlib.figure import Figure
+
     with styled(grid=grid):
         yield Figure(figsize=(width, height))
 
@@ -70,6 +72,8 @@ def plain_ticks(axis: Axis) -> None:
     """Plain numbers on a logarithmic axis: matplotlib's own are formulas, which are not drawn as
     such in this style.
     """
+    from matplotlib.ticker import NullFormatter, StrMethodFormatter
+
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from ..figures.style import (
     BLUE,
@@ -23,11 +22,16 @@ from ..figures.style import (
     styled_figure,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 CELL = 0.16  # height of a layer of the map, inches
 
 
 def map_of_heads(table: np.ndarray, chosen: Collection[tuple[int, int]]) -> Figure:
     """Scores (L, K) of heads of keys as shades, layers from below; chosen: those with a frame."""
+    from matplotlib.patches import Rectangle
+
     layers, heads = table.shape
     with styled_figure(NARROW, max(ROW, CELL * layers + 1), grid=False) as figure:
         axis = figure.subplots()

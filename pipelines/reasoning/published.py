@@ -12,7 +12,6 @@ from random import Random
 
 import numpy as np
 import polars as pl
-from scipy.stats import chi2_contingency
 
 from ...data.trials.files import ReadTrial
 from ...data.trials.generate import random_trial
@@ -78,6 +77,8 @@ def published_facts(part: TrialPart, seed: int) -> PublishedFacts | None:
     """What is known of the trials of a part that are in the published form; None for fewer than 50
     of them.
     """
+    from scipy.stats import chi2_contingency
+
     trials = [entry for entry in part.trials if entry.published]
     if len(trials) < LEAST:
         return None

@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 import torch
 from scipy.special import log_softmax
-from scipy.stats import binomtest
 from torch import Tensor, nn
 
 from ...data.trials.trial import ANSWERS, OPERATORS, question_place
@@ -105,6 +104,8 @@ class Share:
 
 def share_of(right: np.ndarray, part: TrialPart, rows: np.ndarray) -> Share | None:
     """The share of some trials that is right; None without trials."""
+    from scipy.stats import binomtest
+
     if not len(rows):
         return None
     count, chosen = len(rows), int(right[rows].sum())

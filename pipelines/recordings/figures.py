@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
 
 from ..engine.experiments.table import draw_values
 from ..engine.pipeline import ReportFigure
 from ..figures.classifier import draw_confusion, draw_reliability
 from ..figures.style import BLUE, GREY, MEDIUM, ORANGE, ROW, WIDE, styled_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_CLASSES = 30  # of a picture of confusions
 

@@ -5,15 +5,12 @@ pictures.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import polars as pl
 import torch
 import torch.nn.functional as F
-from matplotlib import colormaps
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ..engine.pipeline import ReportFigure
@@ -22,6 +19,9 @@ from ..figures.style import BLUE, NARROW, ORANGE, SMALL, styled_figure
 from .augment import denormalised
 from .pictures import DISTRACTOR, JUNK, Pictures
 from .protocol import SearchScores
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 RIGHT, WRONG, QUERY = "#2a9d3a", "#d1372c", "#333333"
 LISTS, LENGTH = 8, 8  # ranked lists shown, and pictures in each
@@ -113,6 +113,8 @@ def similarities(
     part: Pictures, searched: SearchScores, threshold: float | None = None
 ) -> ReportFigure:
     """Similarities of pairs of one identity and of two, and the threshold of the run."""
+    from matplotlib.ticker import MaxNLocator
+
     query = part.labels[part.query] if part.ranked else part.labels
     gallery = part.labels[part.gallery] if part.ranked else part.labels
     same = (query[:, None] == gallery) & (query[:, None] > 0)
@@ -140,6 +142,8 @@ def similarities(
 def blended(image: np.ndarray, heat: np.ndarray) -> np.ndarray:
     """A heat map (y, x) over a picture (Y, X, 3) in [0, 1]: the patches that count least are
     grey."""
+    from matplotlib import colormaps
+
     sized = F.interpolate(
         torch.from_numpy(heat)[None, None].float(), image.shape[:2], mode="bicubic"
     )[0, 0].numpy()

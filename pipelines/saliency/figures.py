@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 
 from ...data.formats.pictures import read_picture
 from ..engine.pipeline import ReportFigure
 from ..figures.style import MEDIUM, ROW, SMALL, WIDE, bare, styled_figure
 from ..metrics.saliency import SaliencyScores
 from .data import Scenes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SHOWN = 2  # scenes of each kind
 LONGEST = 240  # pixels of a shown picture

@@ -5,10 +5,10 @@ agreement of attention and saliency, deletion.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from matplotlib.axes import Axes
 
 from ...data.formats.audio import RATE
 from ...data.speech.log_mel import FRAME_SECONDS, log_mel
@@ -17,6 +17,9 @@ from ..engine.pipeline import ReportFigure
 from ..figures.style import GREEN, LIGHT, MEDIUM, ROW, SMALL, styled_figure
 from ..metrics.alignment import Boundaries
 from .data import STATE_SECONDS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WIDEST = 16.0  # inches
 MOST_LABELS = 40

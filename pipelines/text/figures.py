@@ -7,10 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.font_manager import FontProperties
-from matplotlib.patches import Rectangle
-from matplotlib.textpath import text_to_path
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
 
 from ..engine.pipeline import ReportFigure
 from ..figures.classifier import draw_confusion
@@ -45,6 +41,8 @@ def reliability_figure(reliability: LabelReliability) -> ReportFigure:
 
 def label_figure(names: Sequence[str], scores: np.ndarray, counts: Sequence[int]) -> ReportFigure:
     """F1 of each label against how often the training part has it."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+
     heights = np.nan_to_num(scores)
     with styled_figure(MEDIUM, ROW) as figure:
         axes = figure.subplots()
@@ -159,6 +157,9 @@ def _lines(text: ShadedText, width: float) -> list[list[_Word]]:
 
 def _width(text: str) -> float:
     """Of a text, points; matplotlib leaves out spaces at the ends."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import text_to_path
+
     if text == " ":
         return _width("a a") - 2 * _width("a")
     size = text_to_path.get_text_width_height_descent(text, FontProperties(size=SIZE), False)[0]
@@ -166,6 +167,8 @@ def _width(text: str) -> float:
 
 
 def _draw_word(axes: Axes, word: _Word, y: float) -> None:
+    from matplotlib.patches import Rectangle
+
     if word.strength:
         colour = BLUE if word.strength > 0 else ORANGE
         shade = 0.1 + 0.5 * abs(word.strength)

@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-from matplotlib import colormaps
 from PIL import Image, ImageDraw
 
 from ...base.errors import InputError
@@ -135,6 +134,8 @@ def _overlay(
     ground: Image.Image, tiles: SlideFeatures, share: np.ndarray, factor: float
 ) -> Image.Image:
     """factor: pixels of level 0 per pixel of the picture."""
+    from matplotlib import colormaps
+
     heat = colormaps["turbo"](share * len(share) / _highest(share))[:, :3]
     colours = (heat * 255).astype(np.uint8)
     layer, mask = ground.copy(), Image.new("L", ground.size, 0)

@@ -7,11 +7,11 @@ probability: (N, C); attention: (n, K) for each bag.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 import torch
-from matplotlib.figure import Figure
 
 from ...models.bags.acmil import ACMIL
 from ..engine.experiments.table import draw_values
@@ -21,6 +21,9 @@ from ..figures.style import BLUE, GREY, MEDIUM, ROW, SMALL, WIDE, bare, plain_ti
 from .data import BagSet
 from .explain import concentration, heatmap, open_slide
 from .sources import SlideBags
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SHOWN_INSTANCES = 1000  # of the map of instances
 SHOWN_SLIDES = 4  # with heatmaps in the report

@@ -2,7 +2,9 @@
 watched.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 
 from headwise import pipelines
 from headwise.pipelines import TASKS, load_task
+from headwise.pipelines.engine.cluster import own_cluster
+from headwise.tests.undrawn import pictures
 
 STEPS = 2
 # Tasks whose default method is fitted without an optimiser, so that there are no epochs.
@@ -67,8 +71,8 @@ def sample_of(run: Path) -> Path:
 
 
 def train_watched(name: str, path: Path) -> Trained:
-    """Train for a few steps; until the review the test part is a data set that notes what is asked
-    of it.
+    """Train for a few steps, pictures included; until the review the test part is a data set that
+    notes what is asked of it.
     """
     task, reads = load_task(name), []
     pipeline_class = type(task.load())
@@ -101,7 +105,8 @@ def train_watched(name: str, path: Path) -> Trained:
         patch.setattr(pipeline_class, "open_data", open_watched)
         patch.setattr(pipeline_class, "review", review_released)
         patch.setattr(pipeline_class, "rungs", rungs_released)
-        run = getattr(pipelines, name).train(run=path, max_steps=STEPS, **TELLING.get(name, {}))
+        with pictures(drawn=True):
+            run = getattr(pipelines, name).train(run=path, max_steps=STEPS, **TELLING.get(name, {}))
     assert run.path == path
     return Trained(task, path, reads)
 
@@ -116,3 +121,14 @@ def run_of_task(request, tmp_path_factory) -> Trained:
 def trained(run_of_task) -> tuple[Any, Path]:
     """A task, and a run of it."""
     return run_of_task.task, run_of_task.path
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One cluster, which predictions by all tasks find; to start it takes longer than any of them.
+    That `--engine ray` starts its own is tested with kills.
+    """
+    if find_spec("ray") is None:
+        pytest.skip("the extra `ray` is not installed")
+    with own_cluster("tests"):
+        yield

@@ -211,21 +211,17 @@ def once(trained, tmp_path_factory):
     return home / "in", home / "once.parquet"
 
 
-@pytest.mark.timeout(
-    900
-)  # Ray starts processes by the dozen, which takes minutes on a busy machine
+@pytest.mark.timeout(900)  # Ray starts processes by the dozen: minutes on a busy machine
 @pytest.mark.parametrize(
     "how", [["--processes", "2"], ["--shard-size", "1"], ["--engine", "ray"]], ids=" ".join
 )
-def test_every_engine_gives_the_same_rows(trained, once, headwise, tmp_path, how):
+def test_every_engine_gives_the_same_rows(trained, once, headwise, tmp_path, request, how):
     task, path = trained
+    if "ray" in how:
+        request.getfixturevalue("ray_cluster")
     (folder, once), output = once, tmp_path / "other.parquet"
-    assert (
-        headwise(task.name, "predict", "--run", path, "--input", folder, "--output", output, *how)[
-            0
-        ]
-        == 0
-    )
+    words = ("predict", "--run", path, "--input", folder, "--output", output, *how)
+    assert headwise(task.name, *words)[0] == 0
     # Another shard size makes other batches, and with them other last digits; all else gives the
     # same bits.
     assert_frame_equal(

@@ -22,6 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from headwise import pipelines
 from headwise.pipelines.engine.training.loop import Trainer
+from headwise.tests.undrawn import pictures
 
 EXACT = {"precision": "64-true"}
 """So that rounding, which Adam makes large where a gradient is 0, stays out of sight."""
@@ -84,8 +85,10 @@ class StoppedError(Exception):
 
 
 def train(job: Mapping[str, Any]) -> None:
-    """Do a job; "exact" jobs keep the statistics of batch normalisation fixed; "stop_after": the
-    step after which the training breaks off.
+    """Do a job, without drawing pictures.
+
+    "exact" jobs keep the statistics of batch normalisation fixed; "stop_after": the step after
+    which the training breaks off.
     """
     options = {
         name: tuple(value) if isinstance(value, list) else value
@@ -93,7 +96,7 @@ def train(job: Mapping[str, Any]) -> None:
     }
     fixed = fixed_statistics() if job["exact"] else nullcontext()
     steps = watched(Path(f"{options['run']}-steps"), job.get("stop_after"))
-    with suppress(StoppedError), steps, fixed:
+    with suppress(StoppedError), steps, fixed, pictures(drawn=False):
         getattr(pipelines, job["task"]).train(**options)
 
 

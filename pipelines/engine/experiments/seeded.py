@@ -21,13 +21,12 @@ from ....base.errors import InputError
 from ..compare_options import Setting
 from ..ladder import LadderScores
 from ..options import RungName
-from ..pipeline import AnyPipeline, Context, OptionsT, Splits
+from ..pipeline import AnyPipeline, Context, OptionsT, Splits, build
 from ..runs.ladder_files import fit_ladder
 from ..runs.loaded import pick_device
 from ..runs.paths import homes_of
 from ..search_space import data_options, reopening
 from ..task import Task
-from ..training.loop import build
 from ..training.quick import completed, figures_on, fit
 from .jobs import Record
 

@@ -13,8 +13,7 @@ from ....base.files import checksum, file_stamp
 from ..command_line.checks import options_of_a_run
 from ..command_line.parsing import parse
 from ..ladder import Ladder
-from ..pipeline import Calibration, Context, OptionsT, Pipeline, SpecT
-from ..training.loop import build
+from ..pipeline import Calibration, Context, OptionsT, Pipeline, SpecT, build
 from .checkpoint import load_weights
 from .ladder_files import FACTS as LADDER_FACTS
 from .ladder_files import open_ladder

@@ -1,40 +1,29 @@
-"""Lightning Fabric as the options ask for it: devices, precision and processes."""
+"""Lightning Fabric as the options ask for it: devices, precision and processes.
+
+Fabric is imported where it is used: it brings torch's compiler with it, which takes as long as
+torch itself and which a prediction does not need."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
-from torch import nn
 
 from ....base.errors import InputError, one_line
 from ..options import TrainOptions
 
-# One process may work for hours while the others wait: it extracts features, or scores the model.
-LONGEST_WAIT = timedelta(days=7)
-
-
-class Processes(DDPStrategy):
-    """Fabric's processes and their devices; `sharing.SharedWork` shares the model between them.
-
-    kind: "ddp" or "fsdp".
-    """
-
-    def __init__(self, kind: str) -> None:
-        super().__init__(timeout=LONGEST_WAIT)
-        self.kind = kind
-
-    def setup_module(self, module: nn.Module) -> nn.Module:  # pyright: ignore
-        """The module as it is."""
-        return module
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def open_fabric(options: TrainOptions) -> Fabric:
     """The devices of a training; `InputError` where they cannot be used here."""
+    from lightning_fabric import Fabric
+
+    from .processes import Processes
+
     devices, nodes = options.devices, options.nodes
     if "LOCAL_WORLD_SIZE" in os.environ and devices == 1:
         # Started by torchrun, which has counted already.
@@ -66,11 +55,14 @@ def open_fabric(options: TrainOptions) -> Fabric:
 
 def sharing_of(fabric: Fabric) -> str:
     """How the processes of `open_fabric` share a model: "ddp" or "fsdp"; "none" for one process."""
+    from .processes import Processes
+
     return fabric.strategy.kind if isinstance(fabric.strategy, Processes) else "none"
 
 
 def one_device(device: torch.device) -> Fabric:
     """One device and 32 bits, whatever the environment says of other processes."""
+    from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
     with warnings.catch_warnings():

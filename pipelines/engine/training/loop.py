@@ -24,7 +24,7 @@ from ....models.attention.base import auxiliary_loss
 from ....models.moe.watch import RoutingWatch
 from ..command_line.terminal import Progressbar, say
 from ..options import TrainOptions
-from ..pipeline import Batch, DataT, OptionsT, Pipeline, SpecT
+from ..pipeline import Batch, DataT, OptionsT, Pipeline, SpecT, build
 from . import order
 from .counts import steps_of, with_factors
 from .devices import sharing_of
@@ -41,16 +41,6 @@ class Stopped(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
-
-
-def build(pipeline: Pipeline[OptionsT, SpecT], options: OptionsT, spec: SpecT) -> nn.Module:
-    """The task's model; `InputError` for options that do not fit together."""
-    try:
-        return pipeline.build_model(options, spec)
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{pipeline.task.name}: these options make no model: {error}") from error
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, options: TrainOptions, epoch: int) -> float:

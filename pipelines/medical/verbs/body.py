@@ -7,12 +7,11 @@ Shapes: N pictures with masks, y x x pixels.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from matplotlib.figure import Figure
 from safetensors.torch import save
 from torch import Tensor
 
@@ -36,6 +35,9 @@ from ..explain import read_lungs
 from ..option_rules import check
 from ..options import BodyOptions, MedicalOptions
 from ..pipeline import MedicalPipeline
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COLUMNS = 4  # of the figure; as many of the best, of the middle and of the worst masks
 BATCH = 32

@@ -7,10 +7,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
 
 from ....base.account import opened
 from ...engine.accounts import publish
@@ -40,6 +40,9 @@ from ..data import RankingSpec
 from ..options import ABLATIONS, CompareOptions
 from ..pipeline import RankingPipeline
 from ..scoring import probabilities
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COUNTED = "users and items counted"
 SCORES = ("auc", "gauc", "log_loss")

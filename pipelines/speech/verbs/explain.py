@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ....base.files import place_below, write_aside
@@ -28,6 +28,9 @@ from ..transcriber import Transcriber
 from .agreement import Findings, find_agreement
 from .probing import ProbedRecording, count_failures, probe_recordings, write_findings
 from .saliency import SaliencyMaps, TranscribedRecording, by_token
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_SHOWN = 20  # recordings with a picture on the page; all have one in figures/
 TITLES = {

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from ....base.account import note
 from ...figures.fonts import boxed, fonts_with
 from ...figures.style import BLUE, GREY, LIGHT, MEDIUM, ROW, SMALL, WIDE, styled_figure
 from ...metrics.agreement import Score
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_SHOWN = 24  # topics of a picture
 COLUMNS = 4

@@ -30,7 +30,8 @@ def checkout(tmp_path_factory) -> Path:
     for name in ("__init__.py", "pyproject.toml"):
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "tests" / "contract", root / "tests" / "contract")
-    shutil.copy(ROOT / "tests" / "conftest.py", root / "tests" / "conftest.py")
+    for name in ("conftest.py", "undrawn.py"):
+        shutil.copy(ROOT / "tests" / name, root / "tests" / name)
     new_task("seedling", root)
     return root
 
