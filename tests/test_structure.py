@@ -4,6 +4,7 @@ say what things are.
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,16 @@ def sources(*folders: str) -> list[Path]:
     return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax of a file."""
+    return ast.parse(path.read_text())
+
+
 def imported(path: Path) -> Iterator[str]:
     """Modules of the package that a file imports, as `data.formats.tables`."""
     package = path.relative_to(ROOT).parent.parts
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
             prefix = ".".join([*base, *((node.module or "").split(".") if node.module else [])])
@@ -96,7 +103,7 @@ def test_what_make_test_leaves_out_exists() -> None:
         file, *parts = node.split("::")
         names.setdefault(file, set()).update(parts)
     for file, needed in names.items():
-        tree = ast.parse((ROOT / file).read_text())
+        tree = tree_of(ROOT / file)
         defined = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
         assert needed <= defined, file
 
@@ -113,7 +120,7 @@ def test_names_say_what_things_are() -> None:
     functions = [
         (path, node)
         for path in sources(*LIBRARY)
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree_of(path))
         if isinstance(node, ast.FunctionDef)
     ]
     vague = [

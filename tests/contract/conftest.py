@@ -3,14 +3,20 @@ watched.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from headwise import pipelines
+from headwise.data.slides.generate import write_sample_slides
+from headwise.data.speech.generate import write_sample_speech
 from headwise.pipelines import TASKS, load_task
 from headwise.pipelines.engine.cluster import own_cluster
 from headwise.tests.undrawn import pictures
@@ -27,6 +33,35 @@ TELLING: dict[str, dict[str, Any]] = {
     "saliency": {"near": "dark"},  # the other way round
     "text": {"weights": "none", "width": 32},  # whatever was fetched before
 }
+
+
+# Samples that are large enough for what is held of all tasks; by where their size is read.
+SMALLER: dict[str, Any] = {
+    "headwise.data.persons.generate.TRAINED": 12,
+    "headwise.data.persons.generate.SEARCHED": 12,
+    "headwise.data.scenes.generate.TRAINED": 32,
+    "headwise.data.scenes.generate.TESTED": 12,
+    "headwise.pipelines.speech.pipeline.write_sample_speech": partial(
+        write_sample_speech, strings=96
+    ),
+    "headwise.pipelines.wsi.pipeline.write_sample_slides": partial(write_sample_slides, side=512),
+}
+
+
+@contextmanager
+def smaller_samples() -> Iterator[None]:
+    """Samples in a fraction of their size."""
+    with pytest.MonkeyPatch.context() as patch:
+        for place, value in SMALLER.items():
+            patch.setattr(place, value)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sizes_of_samples() -> Iterator[None]:
+    """The samples of the runs, also where a test writes them again."""
+    with smaller_samples():
+        yield
 
 
 @dataclass
@@ -63,6 +98,8 @@ class Trained:
     path: Path
     early_reads: list[str]
     """What was read of the test part before the final review."""
+    contrasts: list[float]
+    """The deviation of the grey of each picture of its report, as the training left it."""
 
 
 def sample_of(run: Path) -> Path:
@@ -105,10 +142,12 @@ def train_watched(name: str, path: Path) -> Trained:
         patch.setattr(pipeline_class, "open_data", open_watched)
         patch.setattr(pipeline_class, "review", review_released)
         patch.setattr(pipeline_class, "rungs", rungs_released)
-        with pictures(drawn=True):
+        with pictures(drawn=True), smaller_samples():
             run = getattr(pipelines, name).train(run=path, max_steps=STEPS, **TELLING.get(name, {}))
     assert run.path == path
-    return Trained(task, path, reads)
+    files = sorted((path / "figures").glob("*.png"))
+    contrasts = [float(np.asarray(Image.open(file).convert("L")).std()) for file in files]
+    return Trained(task, path, reads, contrasts)
 
 
 @pytest.fixture(scope="session", params=list(TASKS))

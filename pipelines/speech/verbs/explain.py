@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
@@ -28,9 +27,6 @@ from ..transcriber import Transcriber
 from .agreement import Findings, find_agreement
 from .probing import ProbedRecording, count_failures, probe_recordings, write_findings
 from .saliency import SaliencyMaps, TranscribedRecording, by_token
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MOST_SHOWN = 20  # recordings with a picture on the page; all have one in figures/
 TITLES = {
@@ -205,6 +201,7 @@ def _review(output: Path, recordings: Sequence[ProbedRecording], table: pl.DataF
 
 def _written_figure(output: Path, recording: ProbedRecording, findings: Findings) -> ReportFigure:
     """The picture that was written when the recording was explained."""
+    from matplotlib.figure import Figure
     from matplotlib.image import imread
 
     pixels = imread(place_below(output / "figures", f"{recording.stem}.png"))

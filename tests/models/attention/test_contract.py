@@ -31,6 +31,15 @@ def all_cases() -> list:
 
 
 every_mechanism = pytest.mark.parametrize(("name", "options"), all_cases())
+# Every mechanism in `make test`, and its variants in `make test-all`.
+every_default = pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        pytest.param(*case.values, id=case.id, marks=pytest.mark.full if case.values[1] else ())
+        for case in all_cases()
+    ],
+)
+FEW, MORE = (1, 3, 31, 257), (2, 7, 16, 64, 129)  # tokens
 
 # Variants whose traced program has the operators of another case of the same class, in other sizes.
 # They are not compiled and exported a second time, which is the slow part of the contract.
@@ -114,7 +123,7 @@ def call(
 
 
 @every_mechanism
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 16, 31, 64, 129, 257])
+@pytest.mark.parametrize("count", [*FEW, *(pytest.param(n, marks=pytest.mark.full) for n in MORE)])
 def test_any_number_of_tokens(name: str, options: dict, count: int) -> None:
     mechanism = make(name, options, torch.float64)
     x = torch.randn(2, count, WIDTH, dtype=torch.float64)
@@ -392,7 +401,7 @@ def test_autocast_gives_finite_results_and_gradients(name: str, options: dict) -
     assert x.grad.isfinite().all()
 
 
-@every_mechanism
+@every_default
 def test_in_a_layer_it_learns(name: str, options: dict) -> None:
     """A few steps lower the error of a target that needs no mixing at all, in both orders of the
     layer (variants in one).

@@ -290,11 +290,14 @@ def test_scores_of_several_sets_are_named() -> None:
     )
 
 
-def test_mistakes_are_one_line(home, run, tmp_path) -> None:
-    with pytest.raises(InputError, match="there is no such folder"):
-        RGBDSaliencyDataset(str(tmp_path / "none"))
+def test_a_run_settles_its_network(run) -> None:
     with pytest.raises(ValueError, match="settled by the run"):
         GLDMNetSegmentor(run=str(run), backbone="small")
+
+
+def test_mistakes_are_one_line(home, tmp_path) -> None:
+    with pytest.raises(InputError, match="there is no such folder"):
+        RGBDSaliencyDataset(str(tmp_path / "none"))
     with pytest.raises(ValueError, match="not pretrained"):
         GLDMNetSegmentor(pretrained="a.pth")
     (tmp_path / "RGB").mkdir()
