@@ -62,7 +62,7 @@ endif
 demo: $(ALL) ## every pipeline on its sample, and one index page of the reports
 	$(BIN)/python -m headwise.pipelines.engine.command_line.demo $(if $(RUN),'$(RUN)')
 
-test: $(DEV) ## what a change needs: every task, mechanism and operator, 13 minutes on 2 slow cores
+test: $(DEV) ## what a change needs: every task, mechanism and operator, 9 minutes on 2 slow cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not slow and not full' $(ARGS)
 
 test-all: $(DEV) ## all tests, as CI runs them

@@ -1,4 +1,4 @@
-"""Spreadsheets (.xlsx of Excel, .ods of LibreOffice): their first sheet."""
+"""Spreadsheets (.xlsx of Excel, .ods of LibreOffice): the first sheet that they show."""
 
 import importlib.util
 import io
@@ -26,7 +26,8 @@ _PLACE = re.compile(rb"""\br\s*=\s*["']([A-Za-z]{0,3})(\d{1,10})["']""")
 
 
 def read_book(path: object, source: Path | bytes) -> tuple[pl.DataFrame, list[str]]:
-    """The first sheet of a spreadsheet and the names in its first row ("" where there is none).
+    """The first sheet that a spreadsheet shows, and the names in its first row ("" where there is
+    none); the first one where all are hidden.
 
     path: for messages. source: the file, or its bytes. Numbers, texts and dates keep their type;
     whole numbers are integers. Other sheets are noted as left out. Raises InputError where the
@@ -38,13 +39,14 @@ def read_book(path: object, source: Path | bytes) -> tuple[pl.DataFrame, list[st
     try:
         if isinstance(source, Path):
             stat = source.stat()
-            table, cells, sheets = _sheet(source, stat.st_mtime_ns, stat.st_size)
+            table, cells, others = _sheet(source, stat.st_mtime_ns, stat.st_size)
         else:
-            table, cells, sheets = _first_sheet(source)
+            table, cells, others = _first_sheet(source)
     except InputError as error:
         raise fail(path, error.args[0]) from None
-    if others := [f"{path}: {name}" for name in sheets[1:]]:
-        note("left out", "sheets (only the first is read)", others)
+    if others:
+        left_out = [f"{path}: {name}" for name in others]
+        note("left out", "sheets (only the first that is shown is read)", left_out)
     names = [*cells[: table.width], *[""] * (table.width - len(cells))]
     if twice := [name for name, count in Counter(names).items() if count > 1 and name]:
         raise fail(path, f"column {shown(twice[0])} appears more than once; rename one")
@@ -57,7 +59,7 @@ def _sheet(file: Path, _changed: int, _size: int) -> tuple[pl.DataFrame, list[st
 
 
 def _first_sheet(source: Path | bytes) -> tuple[pl.DataFrame, list[str], list[str]]:
-    """The first sheet, the cells of its first row, and the names of all sheets."""
+    """The first sheet that is shown, the cells of its first row, and the names of the others."""
     import fastexcel
 
     _check_size(source)
@@ -67,10 +69,17 @@ def _first_sheet(source: Path | bytes) -> tuple[pl.DataFrame, list[str], list[st
     try:
         book = fastexcel.read_excel(source)
         sheets = list(book.sheet_names)
-        first = book.load_sheet(0, header_row=None, n_rows=1, dtypes="string").to_polars()
+        place, first = 0, book.load_sheet(0, header_row=None, n_rows=1, dtypes="string")
+        for number in range(1, len(sheets)):
+            if first.visible == "visible":
+                break
+            later = book.load_sheet(number, header_row=None, n_rows=1, dtypes="string")
+            if later.visible == "visible":
+                place, first = number, later
+        cells = first.to_polars()
         table = pl.read_excel(
             source if isinstance(source, Path) else io.BytesIO(source),
-            sheet_id=1,
+            sheet_id=place + 1,
             infer_schema_length=None,  # a text below the sample would become a missing number
             drop_empty_rows=False,
             drop_empty_cols=False,
@@ -80,10 +89,11 @@ def _first_sheet(source: Path | bytes) -> tuple[pl.DataFrame, list[str], list[st
     except Exception as error:
         problem = f"cannot be read as a spreadsheet ({reason(error)})"
         raise InputError(f"{problem}; save it again, or as csv") from error
-    if not first.height:
-        problem = f"holds no table; its first sheet {shown(sheets[0])} has no cells"
+    if not cells.height:
+        problem = f"holds no table; its first sheet {shown(sheets[place])} has no cells"
         raise InputError(problem)
-    return table, [" ".join((cell or "").split()) for cell in first.row(0)], sheets
+    others = [f"{name} (hidden)" for name in sheets[:place]] + sheets[place + 1 :]
+    return table, [" ".join((cell or "").split()) for cell in cells.row(0)], others
 
 
 def _check_size(source: Path | bytes) -> None:

@@ -219,7 +219,7 @@ def test_a_spreadsheet_gives_dates_numbers_and_whole_ids_of_its_first_sheet(tmp_
     names, rows, account = read(book(tmp_path / "t.xlsx", sheets=3))
     assert names == ["date", "value", "id"]
     assert rows[12] == (datetime(2024, 1, 1, 13), 13 / 8, 1013)
-    assert "2 sheets (only the first is read)" in account
+    assert "2 sheets (only the first that is shown is read)" in account
     assert "an index" in account
     assert "Notes 2" in account
 
@@ -233,6 +233,26 @@ def test_a_text_far_below_numbers_in_a_sheet_is_not_lost(tmp_path: Path) -> None
     assert bad[-1]
     assert not bad[:-1].any()
     assert values[1999] == 1999
+
+
+@pytest.mark.parametrize("hide", ["hide", "very_hidden"])
+def test_the_sheet_that_is_read_is_the_first_that_is_shown(tmp_path: Path, hide: str) -> None:
+    """A hidden first sheet, such as of old figures, is not what people see when they open it."""
+    pytest.importorskip("fastexcel")
+    xlsxwriter = pytest.importorskip("xlsxwriter")
+    with xlsxwriter.Workbook(tmp_path / "t.xlsx") as made:
+        for name, value in (("Old", 1), ("Data", 2), ("Notes", 3)):
+            sheet = made.add_worksheet(name)
+            sheet.write_column(0, 0, ["a", value])
+            if name == "Old":
+                getattr(sheet, hide)()
+            if name == "Data":
+                sheet.activate()
+                sheet.set_first_sheet()
+    names, rows, account = read(tmp_path / "t.xlsx")
+    assert (names, rows) == (["a"], [(2,)])
+    assert "2 sheets (only the first that is shown is read)" in account
+    assert "Old (hidden)" in account
 
 
 def test_a_sheet_of_libreoffice_is_read(tmp_path: Path) -> None:
