@@ -7,12 +7,17 @@ from pathlib import Path
 import numpy as np
 
 
-def write_deep_png(path: Path, values: np.ndarray) -> Path:
-    """A PNG of 16 bits in colour, of values (Y, X, 3 or 4)."""
+def write_deep_png(path: Path, values: np.ndarray, key: tuple[int, ...] = ()) -> Path:
+    """A PNG of 16 bits, of values (Y, X, 2 to 4): grey with alpha, colour, colour with alpha; key:
+    the colour that is transparent.
+    """
     height, width, channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    head = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
-    parts = {b"IHDR": head, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    head = struct.pack(">IIBBBBB", width, height, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    parts = {b"IHDR": head}
+    if key:
+        parts[b"tRNS"] = struct.pack(f">{len(key)}H", *key)
+    parts |= {b"IDAT": zlib.compress(rows), b"IEND": b""}
     chunks = (
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
         for kind, data in parts.items()

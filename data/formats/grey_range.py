@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 import numpy as np
 
 from ...base.account import note
+from ...base.errors import fail
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,6 +31,7 @@ _OTHER_BYTES = {
     for mode in ("RGB", "RGBA")
     for order, other in _ORDERS.items()
 }
+_GREY_AND_ALPHA = "LA;16B"  # of which the lower bytes cannot be had
 _BINS = 64
 _EMPTY = 31  # empty bins in a row, half of the range, that separate markers from the picture
 _DEPTHS = (8, 10, 12, 14, 16)  # bits of detectors
@@ -101,7 +103,8 @@ def wide_values(path: object, opened: Image, turn: Callable[[Image], Image]) -> 
     """The numbers (Y, X, channels) of a picture of 16 or 32 bits; None for one of 8, and for one of
     16 bits in colour of which the upper 8, which Pillow reads, say all.
 
-    opened: not yet decoded. turn: turns each channel upright. Where a TIFF says that white is zero,
+    opened: not yet decoded. turn: turns each channel upright. Raises InputError where the lower
+    8 bits are needed and Pillow drops them. Where a TIFF says that white is zero,
     the numbers are turned round, as Pillow does with 8 bits, and the account says so.
     """
     if opened.mode.startswith("I"):
@@ -114,6 +117,7 @@ def wide_values(path: object, opened: Image, turn: Callable[[Image], Image]) -> 
         top = 2 ** bits_for(value_range(values).high) - 1
         return (top - np.minimum(values, top)).astype(values.dtype)
     if not _stored_in_16_bits(opened):
+        _refuse_lost_bits(path, opened)
         return None
     upper = np.stack([np.asarray(turn(channel)) for channel in opened.split()], -1)
     if bits_for(value_range(upper[..., :3]).high * 256) == 16:
@@ -128,6 +132,20 @@ def _stored_in_16_bits(opened: Image) -> TypeGuard[ImageFile]:
     tiles = getattr(opened, "tile", [])
     usual = opened.mode in ("RGB", "RGBA") and "transparency" not in opened.info
     return usual and bool(tiles) and all(_packing(tile.args) in _OTHER_BYTES for tile in tiles)
+
+
+def _refuse_lost_bits(path: object, opened: Image) -> None:
+    """Raise `InputError` for a picture of 16 bits beside its transparency whose values need the
+    lower 8, which Pillow drops: it would be nearly black.
+    """
+    packings = {_packing(tile.args) for tile in getattr(opened, "tile", [])}
+    if packings != {_GREY_AND_ALPHA} and not packings & _OTHER_BYTES.keys():
+        return
+    upper = np.asarray(opened.copy())[..., : 1 if opened.mode == "LA" else 3]
+    bits = bits_for(float(upper.max()) * 256)
+    if bits < 16:
+        problem = f"uses {bits} of its 16 bits, which cannot be read beside its transparency"
+        raise fail(path, f"{problem}; save it as png without transparency")
 
 
 def _packing(arguments: object) -> str:

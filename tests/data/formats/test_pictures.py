@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -438,6 +439,22 @@ def test_16_bits_in_colour_are_scaled_as_in_grey(tmp_path, bits: int, kind: str)
     np.testing.assert_allclose(picture, expected, atol=0.51 if bits < 16 else 1)
     scaled = f"assumed: 1 files of 16 bits whose values need only {bits}, scaled by {2**bits - 1}"
     assert [line.split(" (")[0] for line in opened.lines()] == ([scaled] if bits < 16 else [])
+
+
+@pytest.mark.parametrize("kind", ["grey with alpha", "a colour that is transparent"])
+def test_16_bits_that_are_lost_beside_transparency_are_refused(tmp_path, kind: str) -> None:
+    """Pillow reads the upper 8 bits of them: enough for 16 bits, black for 12."""
+
+    def written(bits: int) -> Path:
+        values = np.linspace(0, 2**bits - 1, 64).astype(np.uint16).reshape(8, 8)
+        if kind == "grey with alpha":
+            return write_deep_png(tmp_path / "a.png", np.dstack([values, np.full((8, 8), 65535)]))
+        return write_deep_png(tmp_path / "a.png", np.dstack([values] * 3), key=(1, 2, 3))
+
+    expected = np.linspace(0, 255, 64).reshape(8, 8)
+    assert np.abs(read_picture(written(16)) - expected).max() <= 1
+    with pytest.raises(InputError, match=r"a\.png: uses 12 of its 16 bits, .* transparency; save"):
+        read_picture(written(12))
 
 
 def test_16_bits_in_which_white_is_zero_are_turned_round_as_8_are(tmp_path) -> None:
