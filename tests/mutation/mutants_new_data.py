@@ -95,4 +95,28 @@ MUTANTS = [
         'for name in ("validation",):\n        if count := int((parts',
         (KNOWN, "-k", "ranking"),
     ),
+    Mutant(
+        "sheet-that-is-hidden",
+        "data",
+        "data/formats/tables_books.py",
+        '            if later.visible == "visible":\n',
+        '            if later.visible != "visible":\n',
+        ("data/formats/test_tables_kinds.py", "-k", "first_that_is_shown"),
+    ),
+    Mutant(
+        "bits-lost-beside-transparency",
+        "data",
+        "data/formats/grey_range.py",
+        "        _refuse_lost_bits(path, opened)\n",
+        "",
+        ("data/formats/test_pictures.py", "-k", "lost_beside_transparency"),
+    ),
+    Mutant(
+        "matplotlib-in-every-prediction",
+        "pipelines",
+        "pipelines/figures/style.py",
+        "from cycler import cycler\n",
+        "from cycler import cycler\nfrom matplotlib.figure import Figure\n",
+        ("pipelines/engine/test_imports.py",),
+    ),
 ]
