@@ -1,5 +1,6 @@
 """In which type operators sum, and how much of their intermediate results fits the cache."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVarTuple, cast
 
 import torch
@@ -15,13 +16,30 @@ def compute_type(x: Tensor) -> torch.dtype:
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
+def autocast_type(x: Tensor) -> torch.dtype | None:
+    """Type that autocast gives to the factors of a product with x; None where autocast is off, as
+    it always is on the device "meta".
+    """
+    device = x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def outside_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """A context in which autocast leaves tensors on the device of x as they are."""
+    if autocast_type(x) is None:
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
+
+
 def match_autocast(x: Tensor, *others: *Others) -> tuple[Tensor, *Others]:
     """Cast tensors as autocast would cast the operands of a linear layer; without autocast, return
     them as they are. None stays None.
     """
-    if not torch.is_autocast_enabled(x.device.type) or x.dtype == torch.float64:
+    dtype = autocast_type(x)
+    if dtype is None or x.dtype == torch.float64:
         return x, *others
-    dtype = torch.get_autocast_dtype(x.device.type)
     converted = tuple(x.to(dtype) if isinstance(x, Tensor) else x for x in others)
     return x.to(dtype), *cast("tuple[*Others]", converted)
 

@@ -35,6 +35,7 @@ from torch._library.custom_ops import CustomOpDef
 from torch.autograd.forward_ad import unpack_dual
 
 from .forms import triton_refused
+from .precision import outside_autocast
 
 # What `torch.export` writes in place of an operator, where it has such a form.
 EXPORT_FORMS: dict[torch._ops.OpOverload, Callable[..., object]] = {}
@@ -99,10 +100,7 @@ def _outside_autocast(form: Function) -> Function:
 
     @wraps(form)
     def call(*arguments: object) -> object:
-        device = next(x for x in arguments if isinstance(x, Tensor)).device.type
-        if not torch.is_autocast_enabled(device):
-            return form(*arguments)
-        with torch.autocast(device, enabled=False):
+        with outside_autocast(next(x for x in arguments if isinstance(x, Tensor))):
             return form(*arguments)
 
     return call

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..attention_stats.cpu import FLOOR, blocks, scores
-from ..precision import compute_type
+from ..precision import compute_type, outside_autocast
 
 
 def attend(
@@ -31,7 +31,7 @@ def attend(
     output.zero_()
     chosen = heads.tolist()
     rest = [head for head in range(query.shape[1]) if head not in chosen]
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         if rest:
             parts = (x[:, rest] for x in (query, key, value))
             output[:, rest] = F.scaled_dot_product_attention(

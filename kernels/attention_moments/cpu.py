@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..attention_stats.cpu import add_score_gradients, blocks, grouped, probabilities, scores
+from ..precision import outside_autocast
 
 
 def moments(
@@ -22,7 +23,7 @@ def moments(
     """(dot, row), each (B, N), of mean rows whose weights up to the limit (B,) count as 0."""
     dot = mean.new_zeros((query.shape[0], query.shape[2]))
     row = torch.zeros_like(dot)
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         for block in blocks(query, key, causal, all_heads=True):
             here = (block.batch, block.rows)
             logits, *_ = scores(query, key, mask, block, scale, causal)
@@ -57,7 +58,7 @@ def moments_backward(
         key.new_zeros(key.shape, dtype=lse.dtype),
     )
     d_mean = mean.new_zeros(mean.shape)
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         for block in blocks(query, key, causal, all_heads=True):
             here = (block.batch, block.rows)
             logits, q, k = scores(query, key, mask, block, scale, causal)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ..checks import check_pair
 from ..forms import Form, triton_refused
-from ..precision import compute_type, width_refused
+from ..precision import compute_type, outside_autocast, width_refused
 from ..register import operator
 from . import cpu, fused, naive
 from .cpu import LARGEST_TOP
@@ -178,7 +178,7 @@ def _rows(
 ) -> Tensor:
     """Weights (B, H, R, M) of the queries at rows (R,)."""
     kind = compute_type(query)
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         chosen = cpu.grouped(query[:, :, rows].to(kind) * scale, key.shape[1])
         scores = (chosen @ key.to(kind).mT).view(*query.shape[:2], len(rows), key.shape[2])
         if mask is not None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..precision import compute_type
+from ..precision import compute_type, outside_autocast
 
 BLOCK_NUMBERS = 1 << 19  # scores in a block: 2 MiB of float32, with its exponentials twice that
 DEVICE_NUMBERS = 1 << 26  # on a GPU, where many blocks would be many launches
@@ -145,7 +145,7 @@ def stats(
     for tensor, start in zip(out, (0, -torch.inf, 0, 0, 0, 0, -1)):
         tensor.fill_(start)
     kind = lse.dtype
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         # The entropy is a difference of numbers that the shift keeps small.
         shifted = entropy or not bounded(query, key, scale)
         # One for all blocks on the CPU: new memory for each costs more than the exponentials.
@@ -251,7 +251,7 @@ def stats_backward(
     d_query, d_key = query.new_zeros(query.shape, dtype=kind), key.new_zeros(key.shape, dtype=kind)
     d_value = query.new_zeros((0,) if value is None else value.shape, dtype=kind)
     d_weights = query.new_zeros((0,) if weights is None else weights.shape, dtype=kind)
-    with torch.autocast(query.device.type, enabled=False):
+    with outside_autocast(query):
         for block in blocks(query, key, causal):
             here, kv = (block.batch, block.heads, block.rows), block.kv.stop - block.kv.start
             logits, q, k = scores(query, key, mask, block, scale, causal)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...kernels.dispatch import dispatch
 from ...kernels.expert_gate import expert_gate
+from ...kernels.precision import outside_autocast
 from ..attention.base import attend, spread_mask
 from ..checks import check_not_negative, check_number, check_positive
 from ..ranks import summed_over_ranks
@@ -188,7 +189,7 @@ class Router(WideBuffers):
 
     def logits(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, E), with noise in training."""
-        with torch.autocast(x.device.type, enabled=False):
+        with outside_autocast(x):
             x = x.to(torch.promote_types(x.dtype, torch.float32))
             if self.training and self.noise == "jitter":
                 x = x * (1 + self.noise_scale * (2 * torch.rand_like(x) - 1))

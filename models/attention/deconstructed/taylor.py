@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ....kernels.forms import Form
-from ....kernels.precision import compute_type
+from ....kernels.precision import autocast_type, compute_type, outside_autocast
 from ..base import Attention, causal_mask, join_heads, joint_mask, split_heads, spread_mask
 from ..cache import Cache
 
@@ -127,10 +127,7 @@ class TaylorAttention(Attention):
 
 def without_float16(x: Tensor) -> AbstractContextManager[object]:
     """Products in the type of their factors, where autocast would take float16."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16:
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
+    return outside_autocast(x) if autocast_type(x) == torch.float16 else nullcontext()
 
 
 def series(query: Tensor, key: Tensor, mask: Tensor | None, *, causal: bool) -> Tensor:

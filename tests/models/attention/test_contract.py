@@ -142,6 +142,13 @@ def test_any_number_of_tokens(name: str, options: dict, count: int) -> None:
 
 
 @every_mechanism
+def test_it_has_a_shape_on_a_device_without_memory(name: str, options: dict) -> None:
+    """How models of billions of weights are laid out before anything is loaded."""
+    out = call(make(name, options).to("meta"), torch.empty(2, 12, WIDTH, device="meta"))
+    assert out.shape == (2, 12, WIDTH)
+
+
+@every_mechanism
 def test_a_batch_is_its_rows(name: str, options: dict) -> None:
     mechanism, x = (
         make(name, options, torch.float64),
