@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib import metadata, util
+from importlib import util
 from pathlib import Path
 
 from .errors import InputError
@@ -34,6 +34,8 @@ def install_line(extra: str) -> str:
     root = Path(__file__).resolve().parents[1]
     if (root / "pyproject.toml").is_file():
         return f"pip install -e '{root}[{extra}]'"
+    from importlib import metadata  # a fifth of what a page of help takes
+
     try:
         origin = json.loads(metadata.distribution("headwise").read_text("direct_url.json") or "{}")
         address = str(origin["url"])

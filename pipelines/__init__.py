@@ -6,6 +6,7 @@ run = pipelines.forecast.train(data="my.csv", horizon=96)
 ```
 """
 
+import re
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,13 @@ def load_task(name: str) -> "Task":
     return import_module(f"{__name__}.{name}").TASK
 
 
+def summary_of(name: str) -> str:
+    """What a task does, as its card says: read without importing the task and all its options."""
+    text = (Path(__file__).parent / name / "__init__.py").read_text(encoding="utf-8")
+    line = re.search(r'^ *summary="(.*)",$', text, re.MULTILINE)
+    return line[1] if line else load_task(name).summary
+
+
 def __getattr__(name: str) -> ModuleType:
     if name in TASKS:
         return import_module(f"{__name__}.{name}")
@@ -31,4 +39,4 @@ def __getattr__(name: str) -> ModuleType:
 
 
 def __dir__() -> list[str]:
-    return [*TASKS, "TASKS", "load_task"]
+    return [*TASKS, "TASKS", "load_task", "summary_of"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ....base.errors import InputError, one_line, printable
-from ... import TASKS, load_task
+from ... import TASKS, load_task, summary_of
 from ..task import Task
 from .parsing import HELP, nearest_hint, options_class, parse, presets
 from .python_api import comparison_verb, exit_code, python_verb, run_verb
@@ -150,7 +150,7 @@ def _known(word: str, among: Sequence[str], what: str) -> str:
 
 
 def _usage() -> str:
-    rows = [f"  {name:<14}{load_task(name).summary}" for name in TASKS]
+    rows = [f"  {name:<14}{summary_of(name)}" for name in TASKS]
     plain = [f"  {name:<14}{summary}" for name, summary in PLAIN.items()]
     return "\n".join(
         [

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwise.base.errors import InputError
-from headwise.pipelines import TASKS, load_task
+from headwise.pipelines import TASKS, load_task, summary_of
 from headwise.pipelines.engine import command_line as cli
 from headwise.pipelines.engine.runs.run_directory import dump_options
 
@@ -99,6 +99,16 @@ def test_help_and_mistakes_answer_without_torch(words):
     else:
         assert "CODE 0" in done.stdout
         assert not lines
+
+
+def test_the_list_of_tasks_says_what_their_cards_say(capsys) -> None:
+    """It is read from their files: to import all tasks takes a third of a second."""
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for name in TASKS:
+        assert summary_of(name) == load_task(name).summary
+        assert f"  {name:<14}{load_task(name).summary}" in lines
 
 
 @pytest.mark.parametrize(
