@@ -96,7 +96,7 @@ def cheap_pictures(request):
     """Pictures of reports are drawn in modules marked `drawn` alone."""
     from headwise.tests.undrawn import pictures
 
-    with pictures(drawn=request.node.get_closest_marker("drawn") is not None):
+    with pictures(as_dots=request.node.get_closest_marker("drawn") is None):
         yield
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from headwise.pipelines.figures import style
 
-DRAWN = style.png_of
-"""What draws."""
+DRAW = style.png_of
 
 
 def dot() -> bytes:
@@ -24,9 +23,9 @@ def dot() -> bytes:
 
 
 @contextmanager
-def pictures(drawn: bool) -> Iterator[None]:
-    """Pictures of reports are made in either case, and drawn or left as a dot."""
+def pictures(*, as_dots: bool) -> Iterator[None]:
+    """Pictures of reports are made in either case, and drawn or written as a dot."""
     png = dot()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(style, "png_of", DRAWN if drawn else lambda figure: png)
+        patch.setattr(style, "png_of", (lambda figure: png) if as_dots else DRAW)
         yield

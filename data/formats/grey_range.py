@@ -103,9 +103,9 @@ def wide_values(path: object, opened: Image, turn: Callable[[Image], Image]) -> 
     """The numbers (Y, X, channels) of a picture of 16 or 32 bits; None for one of 8, and for one of
     16 bits in colour of which the upper 8, which Pillow reads, say all.
 
-    opened: not yet decoded. turn: turns each channel upright. Raises InputError where the lower
-    8 bits are needed and Pillow drops them. Where a TIFF says that white is zero,
-    the numbers are turned round, as Pillow does with 8 bits, and the account says so.
+    opened: not yet decoded. turn: turns each channel upright. Where a TIFF says that white is zero,
+    the numbers are turned round, as Pillow does with 8 bits, and the account says so. Raises
+    InputError where the lower 8 bits are needed and Pillow drops them.
     """
     if opened.mode.startswith("I"):
         values = np.asarray(turn(opened.copy()))[..., None]
@@ -120,7 +120,7 @@ def wide_values(path: object, opened: Image, turn: Callable[[Image], Image]) -> 
         _refuse_lost_bits(path, opened)
         return None
     upper = np.stack([np.asarray(turn(channel)) for channel in opened.split()], -1)
-    if bits_for(value_range(upper[..., :3]).high * 256) == 16:
+    if _bits_by_upper(upper[..., :3]) == 16:
         return None
     with _lower_bytes(opened) as picture:
         lower = np.stack([np.asarray(turn(channel)) for channel in picture.split()], -1)
@@ -139,13 +139,18 @@ def _refuse_lost_bits(path: object, opened: Image) -> None:
     lower 8, which Pillow drops: it would be nearly black.
     """
     packings = {_packing(tile.args) for tile in getattr(opened, "tile", [])}
-    if packings != {_GREY_AND_ALPHA} and not packings & _OTHER_BYTES.keys():
+    if not packings & {_GREY_AND_ALPHA, *_OTHER_BYTES}:
         return
-    upper = np.asarray(opened.copy())[..., : 1 if opened.mode == "LA" else 3]
-    bits = bits_for(float(upper.max()) * 256)
+    upper = np.asarray(opened.copy())
+    bits = _bits_by_upper(upper[..., : 1 if opened.mode == "LA" else 3])
     if bits < 16:
         problem = f"uses {bits} of its 16 bits, which cannot be read beside its transparency"
         raise fail(path, f"{problem}; save it as png without transparency")
+
+
+def _bits_by_upper(upper: np.ndarray) -> int:
+    """The fewest bits that hold values of 16 bits, by their upper 8, without burnt-in markers."""
+    return bits_for(value_range(upper).high * 256)
 
 
 def _packing(arguments: object) -> str:

@@ -7,7 +7,7 @@ import re
 import zipfile
 import zlib
 from collections import Counter
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import IO
 
@@ -69,14 +69,11 @@ def _first_sheet(source: Path | bytes) -> tuple[pl.DataFrame, list[str], list[st
     try:
         book = fastexcel.read_excel(source)
         sheets = list(book.sheet_names)
-        place, first = 0, book.load_sheet(0, header_row=None, n_rows=1, dtypes="string")
-        for number in range(1, len(sheets)):
-            if first.visible == "visible":
-                break
-            later = book.load_sheet(number, header_row=None, n_rows=1, dtypes="string")
-            if later.visible == "visible":
-                place, first = number, later
-        cells = first.to_polars()
+        first_row = partial(book.load_sheet, header_row=None, n_rows=1, dtypes="string")
+        rows = enumerate(map(first_row, range(len(sheets))))
+        visible = ((number, row) for number, row in rows if row.visible == "visible")
+        place, row = next(visible, None) or (0, first_row(0))
+        cells = row.to_polars()
         table = pl.read_excel(
             source if isinstance(source, Path) else io.BytesIO(source),
             sheet_id=place + 1,

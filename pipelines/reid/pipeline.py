@@ -18,6 +18,7 @@ from ...base.account import note
 from ...base.errors import InputError
 from ...data.listed import labels_table
 from ...data.persons.generate import write_sample_persons
+from ...kernels.precision import outside_autocast
 from ...models.layers.label_losses import ClassLoss
 from ...models.layers.vit_trunk import SCRATCH, Trunk, build_trunk
 from ...models.vision.cca import ConditionalEmbedder
@@ -312,7 +313,7 @@ def triplet_loss(
     x = vectors.float()
     square = x.square().sum(1)
     # 16 bits of the product would leave nothing of small distances.
-    with torch.autocast(x.device.type, enabled=False):
+    with outside_autocast(x):
         product = x @ x.T
     # The square root has no gradient at 0, if a picture is in a batch twice.
     distance = (square[:, None] + square - 2 * product).clamp_min(1e-12).sqrt()

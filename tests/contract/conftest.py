@@ -142,7 +142,7 @@ def train_watched(name: str, path: Path) -> Trained:
         patch.setattr(pipeline_class, "open_data", open_watched)
         patch.setattr(pipeline_class, "review", review_released)
         patch.setattr(pipeline_class, "rungs", rungs_released)
-        with pictures(drawn=True), smaller_samples():
+        with pictures(as_dots=False), smaller_samples():
             run = getattr(pipelines, name).train(run=path, max_steps=STEPS, **TELLING.get(name, {}))
     assert run.path == path
     files = sorted((path / "figures").glob("*.png"))

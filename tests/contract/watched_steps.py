@@ -96,7 +96,7 @@ def train(job: Mapping[str, Any]) -> None:
     }
     fixed = fixed_statistics() if job["exact"] else nullcontext()
     steps = watched(Path(f"{options['run']}-steps"), job.get("stop_after"))
-    with suppress(StoppedError), steps, fixed, pictures(drawn=False):
+    with suppress(StoppedError), steps, fixed, pictures(as_dots=True):
         getattr(pipelines, job["task"]).train(**options)
 
 

@@ -99,8 +99,8 @@ MUTANTS = [
         "sheet-that-is-hidden",
         "data",
         "data/formats/tables_books.py",
-        '            if later.visible == "visible":\n',
-        '            if later.visible != "visible":\n',
+        'if row.visible == "visible")',
+        'if row.visible != "visible")',
         ("data/formats/test_tables_kinds.py", "-k", "first_that_is_shown"),
     ),
     Mutant(

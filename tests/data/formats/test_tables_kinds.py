@@ -240,9 +240,9 @@ def test_the_sheet_that_is_read_is_the_first_that_is_shown(tmp_path: Path, hide:
     """A hidden first sheet, such as of old figures, is not what people see when they open it."""
     pytest.importorskip("fastexcel")
     xlsxwriter = pytest.importorskip("xlsxwriter")
-    with xlsxwriter.Workbook(tmp_path / "t.xlsx") as made:
+    with xlsxwriter.Workbook(tmp_path / "t.xlsx") as workbook:
         for name, value in (("Old", 1), ("Data", 2), ("Notes", 3)):
-            sheet = made.add_worksheet(name)
+            sheet = workbook.add_worksheet(name)
             sheet.write_column(0, 0, ["a", value])
             if name == "Old":
                 getattr(sheet, hide)()
