@@ -44,7 +44,9 @@ SMALLER: dict[str, Any] = {
     "headwise.pipelines.speech.pipeline.write_sample_speech": partial(
         write_sample_speech, strings=96
     ),
-    "headwise.pipelines.wsi.pipeline.write_sample_slides": partial(write_sample_slides, side=512),
+    "headwise.pipelines.wsi.pipeline.write_sample_slides": partial(
+        write_sample_slides, slides=16, side=512
+    ),
 }
 
 

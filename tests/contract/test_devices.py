@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import pytest
 from polars.testing import assert_frame_equal
 from safetensors.torch import load_file
 
+from headwise.base.files import write_aside
 from headwise.pipelines import TASKS
 from headwise.tests.contract import watched_steps
 from headwise.tests.contract.conftest import UNTRAINED
@@ -59,13 +64,32 @@ ROUNDING = {"saliency": 1e-5}
 RESUMED = "forecast"
 
 
-def train_in_two_processes(jobs: list[dict[str, Any]], folder: Path, seconds: int = 300) -> None:
-    """Do the jobs of `watched_steps` one after the other in the same two processes."""
-    file = folder / "jobs.json"
-    file.write_text(json.dumps(jobs))
-    command = [sys.executable, "-m", watched_steps.__name__, str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
-    assert done.returncode == 0, done.stderr
+class TwoProcesses:
+    """Two processes that do jobs of `watched_steps` together, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.count = folder, 0
+        command = [sys.executable, "-m", watched_steps.__name__, str(folder)]
+        with (folder / "output").open("w") as output:
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True
+            )
+
+    def train(self, job: Mapping[str, Any], seconds: float = 300) -> None:
+        """Hand over a job and wait until both have done it."""
+        number, until = self.count, time.monotonic() + seconds
+        write_aside(self.folder / f"{number}.json", lambda path: path.write_text(json.dumps(job)))
+        self.count += 1
+        while not all((self.folder / f"{number}-done-{rank}").exists() for rank in (0, 1)):
+            ended = self.process.poll() is not None
+            assert not ended, (self.folder / "output").read_text()
+            assert time.monotonic() < until, f"{job} takes more than {seconds} s"
+            time.sleep(0.02)
+
+    def end(self) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 def steps_by_rank(run: Path) -> list[list[str]]:
@@ -113,8 +137,16 @@ class Runs:
     resumed: Path | None
 
 
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory) -> Iterator[TwoProcesses]:
+    """One pair for all tasks: starting it takes longer than training in it."""
+    pair = TwoProcesses(tmp_path_factory.mktemp("two-processes"))
+    yield pair
+    pair.end()
+
+
 @pytest.fixture(scope="module", params=[task for task in TASKS if task not in UNTRAINED])
-def runs(request, tmp_path_factory) -> Runs:
+def runs(request, two_processes, tmp_path_factory) -> Runs:
     """All trainings of a task."""
     name, folder = request.param, tmp_path_factory.mktemp(request.param)
     (folder / "data").mkdir()
@@ -134,7 +166,8 @@ def runs(request, tmp_path_factory) -> Runs:
             {"task": name, "exact": True, "options": {**often, "resume": True}},
         ]
     watched_steps.train({"task": name, "exact": True, "options": {**exact, "run": str(alone)}})
-    train_in_two_processes(jobs, folder)
+    for job in jobs:
+        two_processes.train(job)
     return Runs(name, alone, *others[:3], resumed)
 
 

@@ -1,14 +1,19 @@
 """Trains as the command line does, while each process notes its weights after every step.
 
-`python -m headwise.tests.contract.watched_steps JOBS.json`: a list of {"task", "options"}; options
-are those of `train`, `run` among them. For each job RUN-steps/ gets rank-R.json, the checksum of
-the entire state by step, and, of rank 0, weights.safetensors, the state after the last step."""
+`python -m headwise.tests.contract.watched_steps FOLDER` does the jobs FOLDER/0.json, FOLDER/1.json,
+… as they appear, and writes FOLDER/0-done-0, … (number, rank) after each, so that the two processes
+of many tests are started once. A job is {"task", "options"}; options are those of `train`, `run`
+among them. For each job RUN-steps/ gets rank-R.json, the checksum of the entire state by step, and,
+of rank 0, weights.safetensors, the state after the last step."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -100,7 +105,16 @@ def train(job: Mapping[str, Any]) -> None:
         getattr(pipelines, job["task"]).train(**options)
 
 
+def work(folder: Path) -> None:
+    """Do the jobs of a folder, in their order, until this process is killed."""
+    for number in itertools.count():
+        job = folder / f"{number}.json"
+        while not job.exists():
+            time.sleep(0.02)
+        train(json.loads(job.read_text()))
+        (folder / f"{number}-done-{os.environ.get('LOCAL_RANK', 0)}").touch()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for job in json.loads(Path(sys.argv[1]).read_text()):
-        train(job)
+    work(Path(sys.argv[1]))

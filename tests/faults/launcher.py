@@ -1,5 +1,5 @@
-"""Starts `headwise` commands by forking a process that has imported everything, so that a start
-costs no seconds.
+"""Starts `headwise` commands by forking a process that has imported what the commands before
+imported, so that a start costs no seconds.
 
 Reads a JSON object a line. {"words": [...], "log": path, "file_limit": bytes or null, "die_at":
 [module, name, call] or null} starts a command and answers with its pid; with die_at it kills itself
@@ -13,25 +13,44 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 import time
 
-import lightning_fabric  # noqa: F401
-import matplotlib.figure  # noqa: F401
 import torch
-import torch.distributed.checkpoint.state_dict
 
 from headwise.pipelines.engine import command_line
-from headwise.pipelines.engine.command_line import listings  # noqa: F401
-from headwise.pipelines.engine.inference import shards as inference  # noqa: F401
-from headwise.pipelines.engine.runs import report  # noqa: F401
-from headwise.pipelines.engine.training import jobs, loop  # noqa: F401
-from headwise.pipelines.forecast import figures, scoring  # noqa: F401
-from headwise.pipelines.ranking import data as logs  # noqa: F401
-from headwise.pipelines.ranking.verbs import top as best  # noqa: F401
-from headwise.pipelines.wsi import data as cohort  # noqa: F401
-from headwise.pipelines.wsi import extraction as extract  # noqa: F401
+from headwise.pipelines.engine.training import jobs, loop  # noqa: F401  (what most commands need)
+from headwise.tests.undrawn import pictures
 
 torch.set_num_threads(1)
+
+
+class Imports:
+    """The modules that commands imported, which the next command finds imported."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile("a+")  # noqa: SIM115  (open as long as this process)
+        self.before = set(sys.modules)
+
+    def note(self) -> None:
+        """In a command that ends: write down what it imported, in that order."""
+        names = [
+            name
+            for name, module in list(sys.modules.items())
+            if name not in self.before and getattr(module, "__spec__", None) is not None
+        ]
+        self.file.write("".join(f"{name}\n" for name in names))
+        self.file.flush()
+
+    def repeat(self) -> None:
+        """In the process that forks: import the same."""
+        self.file.seek(0)
+        for name in self.file.read().split():
+            if name not in sys.modules:
+                with contextlib.suppress(Exception):  # made by the code of a package, not a file
+                    importlib.import_module(name)
+        self.file.truncate(0)
+        self.before = set(sys.modules)
 
 
 def die_as_called(module: str, name: str, call: int) -> None:
@@ -51,7 +70,10 @@ def die_as_called(module: str, name: str, call: int) -> None:
     setattr(owner, last, counted)
 
 
-def start(words: list[str], log: str, file_limit: int | None, die_at: list | None) -> int:
+def start(
+    imports: Imports, words: list[str], log: str, file_limit: int | None, die_at: list | None
+) -> int:
+    imports.repeat()
     pid = os.fork()
     if pid:
         return pid
@@ -67,7 +89,8 @@ def start(words: list[str], log: str, file_limit: int | None, die_at: list | Non
     sys.argv = ["headwise", *words]
     code = 1
     try:
-        command_line.main(words)
+        with pictures(as_dots=True):
+            command_line.main(words)
     except SystemExit as stop:
         code = int(stop.code or 0)
     except BaseException:
@@ -76,6 +99,7 @@ def start(words: list[str], log: str, file_limit: int | None, die_at: list | Non
         traceback.print_exc()
     with contextlib.suppress(OSError):
         sys.stderr.flush()
+        imports.note()
     os._exit(code)
 
 
@@ -91,13 +115,16 @@ def wait(pid: int, seconds: float) -> int | None:
 
 
 def serve() -> None:
+    imports = Imports()
     print("ready", flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
         if "wait" in asked:
             answer = wait(asked["wait"], asked["seconds"])
         else:
-            answer = start(asked["words"], asked["log"], asked["file_limit"], asked["die_at"])
+            answer = start(
+                imports, asked["words"], asked["log"], asked["file_limit"], asked["die_at"]
+            )
         print(json.dumps(answer), flush=True)
 
 

@@ -19,6 +19,7 @@ from torch._inductor import config
 from headwise import pipelines
 from headwise.pipelines import TASKS
 from headwise.pipelines.engine.training.loop import Trainer
+from headwise.tests.undrawn import pictures
 
 Notes = dict[str, Any]
 AnyTrainer = Trainer[Any, Any, Any]
@@ -119,6 +120,7 @@ def step(name: str, accelerator: str, precision: str, backend: str = "") -> Note
         redirect_stdout(silent),
         redirect_stderr(silent),
         watched(notes, backend),
+        pictures(as_dots=True),
     ):
         getattr(pipelines, name).train(run=Path(folder) / "run", **options)
     return notes

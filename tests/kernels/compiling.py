@@ -150,11 +150,16 @@ def launches(operator: str) -> list[tuple[str, Launch]]:
     return out
 
 
-def rows(operator: str, architecture: str) -> Iterator[dict[str, int | str]]:
-    """What each binary of an operator uses; launches that share one give one row."""
+def rows(
+    operator: str, architecture: str, *, one_each: bool = False
+) -> Iterator[dict[str, int | str]]:
+    """What each binary of an operator uses; launches that share one give one row.
+
+    one_each: the first binary of each kernel alone.
+    """
     seen_keys = set()
     for name, launch in launches(operator):
-        key = source_of(launch, architecture).key
+        key = launch.kernel.__name__ if one_each else source_of(launch, architecture).key
         if key in seen_keys:
             continue
         seen_keys.add(key)
@@ -183,6 +188,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("operator", nargs="*", default=[])
     parser.add_argument("--for", nargs="+", dest="architectures", default=list(NVIDIA))
+    parser.add_argument(
+        "--one-each",
+        nargs="+",
+        default=[],
+        help="architectures for which one binary a kernel will do",
+    )
     parser.add_argument("--all", action="store_true", help="a row for each binary")
     parser.add_argument("--json", action="store_true", help="one JSON list instead of a table")
     options = parser.parse_args()
@@ -200,7 +211,7 @@ def main() -> None:
     table = []
     for operator in options.operator or operators():
         for architecture in options.architectures:
-            some = list(rows(operator, architecture))
+            some = list(rows(operator, architecture, one_each=architecture in options.one_each))
             table += some
             if not options.json:
                 lines = [row.values() for row in some] if options.all else [summary(some)]

@@ -57,6 +57,15 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, options: TrainOptions, e
     return lr
 
 
+def seed_draws(seed: int, device: torch.device) -> None:
+    """What `torch.manual_seed` does, for the CPU and this device alone: to ask all kinds of devices
+    takes 0.4 ms, a tenth of the step of a small model.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
+
+
 class Trainer(Generic[OptionsT, SpecT, DataT]):
     """One training: `run()` goes on until it is done, wherever it was.
 
@@ -237,7 +246,7 @@ class Trainer(Generic[OptionsT, SpecT, DataT]):
             for step in steps_of(zip(parts, _alive(loader), strict=True)):
                 # All randomness of a step follows from seed, step and rank: a resumed run draws
                 # the same.
-                torch.manual_seed(order.mix(seed, progress.step, fabric.global_rank, 2))
+                seed_draws(order.mix(seed, progress.step, fabric.global_rank, 2), fabric.device)
                 weighed = with_factors(step, self.pipeline, options, fabric)
                 loss = sum(self._backward(part, batch) for part, batch in weighed)
                 self._step(loss, [part.indices for part, _ in step])

@@ -9,6 +9,7 @@ import json
 import math
 from functools import partial
 from itertools import chain
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from headwise.base.errors import InputError
 from headwise.pipelines.engine.command_line import parse
+from headwise.pipelines.engine.training.loop import seed_draws
 from headwise.pipelines.engine.training.quick import fit
 from headwise.tests.pipelines.engine.averages import (
     BEGIN,
@@ -424,3 +426,15 @@ def test_a_run_is_not_resumed_on_other_data(averages, train, tmp_path):
     )
     with pytest.raises(InputError, match="the data changed since the run was started"):
         call(task, "train", run=tmp_path / "run", resume=True)
+
+
+def test_draws_are_those_of_manual_seed_on_the_device_of_the_training(monkeypatch):
+    torch.manual_seed(7)
+    expected, seeds = torch.rand(3), []
+    seed_draws(7, torch.device("cpu"))
+    assert torch.equal(torch.rand(3), expected)
+    module = SimpleNamespace(manual_seed=seeds.append)
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module)
+    seed_draws(7, torch.device("cuda", 1))
+    assert torch.equal(torch.rand(3), expected)
+    assert seeds == [7]

@@ -187,7 +187,8 @@ def run(tmp_path_factory):
     from headwise import pipelines
 
     path = tmp_path_factory.mktemp("run") / "run"
-    pipelines.saliency.train(run=path, max_steps=2, size=(32, 32), choose="blend")
+    small = {"size": (32, 32), "fusion": "concat", "transformer": "none"}
+    pipelines.saliency.train(run=path, max_steps=2, choose="blend", **small)
     return path
 
 
