@@ -28,7 +28,7 @@ define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Headwise needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
 	@echo "setting up $(VENV) (torch is large: a few minutes the first time)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e '$(1)'
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '$(1)'
 	@touch $@
 endef
 
@@ -62,7 +62,7 @@ endif
 demo: $(ALL) ## every pipeline on its sample, and one index page of the reports
 	$(BIN)/python -m headwise.pipelines.engine.command_line.demo $(if $(RUN),'$(RUN)')
 
-test: $(DEV) ## what a change needs: every task, mechanism and operator, 9 minutes on 2 slow cores
+test: $(DEV) ## what a change needs: every task, mechanism and operator, 8 minutes on 2 cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m 'not slow and not full' $(ARGS)
 
 test-all: $(DEV) ## all tests, as CI runs them

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -65,18 +66,17 @@ RESUMED = "forecast"
 
 
 class TwoProcesses:
-    """Two processes that do jobs of `watched_steps` together, one after the other."""
+    """Two processes that do jobs of `watched_steps` together, one after the other; new ones after a
+    job that ended them.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.count = folder, 0
-        command = [sys.executable, "-m", watched_steps.__name__, str(folder)]
-        with (folder / "output").open("w") as output:
-            self.process = subprocess.Popen(
-                command, stdout=output, stderr=output, start_new_session=True
-            )
+    def __init__(self, home: Path) -> None:
+        self.home, self.process = home, None
 
     def train(self, job: Mapping[str, Any], seconds: float = 300) -> None:
         """Hand over a job and wait until both have done it."""
+        if self.process is None or self.process.poll() is not None:
+            self._start()
         number, until = self.count, time.monotonic() + seconds
         write_aside(self.folder / f"{number}.json", lambda path: path.write_text(json.dumps(job)))
         self.count += 1
@@ -86,10 +86,21 @@ class TwoProcesses:
             assert time.monotonic() < until, f"{job} takes more than {seconds} s"
             time.sleep(0.02)
 
+    def _start(self) -> None:
+        self.end()
+        self.folder, self.count = Path(tempfile.mkdtemp(dir=self.home)), 0
+        command = [sys.executable, "-m", watched_steps.__name__, str(self.folder)]
+        with (self.folder / "output").open("w") as output:
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True
+            )
+
     def end(self) -> None:
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        """Kill what still runs of them."""
+        if self.process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
 
 
 def steps_by_rank(run: Path) -> list[list[str]]:

@@ -102,6 +102,22 @@ ENGINE = [
         PATIENCE,
     ),
     Mutant(
+        "E10",
+        "engine",
+        LOOP,
+        "order.mix(seed, progress.step, fabric.global_rank, 2)",
+        "order.mix(seed, fabric.global_rank, 2)",
+        _loop("test_random_draws_follow_from_the_seed_and_the_step"),
+    ),
+    Mutant(
+        "E11",
+        "engine",
+        LOOP,
+        "torch.get_device_module(device).manual_seed(seed)",
+        "torch.default_generator.manual_seed(seed)",
+        _loop("test_draws_are_those_of_manual_seed_on_the_device_of_the_training"),
+    ),
+    Mutant(
         "P1",
         "engine",
         JOBS,

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from headwise.base.errors import InputError
 from headwise.pipelines.engine.command_line import parse
-from headwise.pipelines.engine.training.loop import seed_draws
+from headwise.pipelines.engine.training import loop
 from headwise.pipelines.engine.training.quick import fit
 from headwise.tests.pipelines.engine.averages import (
     BEGIN,
@@ -431,10 +431,10 @@ def test_a_run_is_not_resumed_on_other_data(averages, train, tmp_path):
 def test_draws_are_those_of_manual_seed_on_the_device_of_the_training(monkeypatch):
     torch.manual_seed(7)
     expected, seeds = torch.rand(3), []
-    seed_draws(7, torch.device("cpu"))
+    loop.seed_draws(7, torch.device("cpu"))
     assert torch.equal(torch.rand(3), expected)
     module = SimpleNamespace(manual_seed=seeds.append)
     monkeypatch.setattr(torch, "get_device_module", lambda device: module)
-    seed_draws(7, torch.device("cuda", 1))
+    loop.seed_draws(7, torch.device("cuda", 1))
     assert torch.equal(torch.rand(3), expected)
     assert seeds == [7]
