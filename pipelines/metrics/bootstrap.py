@@ -13,7 +13,7 @@ Two ways to draw, for two kinds of scores:
 A draw in which a score is undefined is NaN and does not count; where more than half of the draws
 are undefined, so is the interval (`percentile_interval`)."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -34,17 +34,23 @@ def bootstrap_intervals(
     ends: tuple[float, float] = ENDS,
     seed: int = 0,
     block: int | None = None,
+    centred: Collection[str] = (),
 ) -> dict[str, Interval]:
     """Intervals of several scores, (lower end, upper end) by name.
 
     statistics: maps weights (B, N) to scores (B,) by name. groups: (N,), any values that sort, or N
     where all samples are independent. ends: shares of the draws below the ends of the interval.
-    block: draws computed at once; by default as many as keep the weights below 2^22 numbers."""
+    block: draws computed at once; by default as many as keep the weights below 2^22 numbers.
+    centred: shares whose draws lie to one side of the score: see `centred_interval`."""
     parts = [statistics(weights) for weights in draw_weights(groups, draws, seed, block)]
-    return {
-        name: percentile_interval(np.concatenate([part[name] for part in parts]), ends)
-        for name in parts[0]
-    }
+    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    intervals = {name: percentile_interval(draw, ends) for name, draw in values.items()}
+    if centred:
+        count = groups if isinstance(groups, int) else len(groups)
+        scores = statistics(np.ones((1, count)))
+        for name in centred:
+            intervals[name] = centred_interval(values[name], float(scores[name][0]), ends)
+    return intervals
 
 
 def interval_of_mean(
@@ -72,6 +78,22 @@ def percentile_interval(values: np.ndarray, ends: tuple[float, float] = ENDS) ->
         return UNDEFINED
     low, high = np.quantile(defined, ends)
     return float(low), float(high)
+
+
+def centred_interval(
+    values: np.ndarray, score: float, ends: tuple[float, float] = ENDS
+) -> Interval:
+    """As `percentile_interval`, of draws (R,) of a share that are moved until their mean is its
+    score.
+
+    For means over labels, many of them rare: copies of a text push up the ranks of its rare labels,
+    and labels that a draw lacks do not count, so that draws lie above the score, nearly all of them
+    where there are few texts.
+    """
+    low, high = percentile_interval(values, ends)
+    with np.errstate(invalid="ignore"):
+        moved = score - np.nanmean(values) if not np.isnan(low) else 0.0
+    return float(np.clip(low + moved, 0.0, 1.0)), float(np.clip(high + moved, 0.0, 1.0))
 
 
 def draw_weights(

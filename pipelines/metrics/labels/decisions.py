@@ -45,9 +45,14 @@ def decision_scores(truth: np.ndarray, called: np.ndarray) -> dict[str, float]:
 def decision_bootstrap(
     truth: np.ndarray, called: np.ndarray, groups: Groups, *, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Interval]:
-    """95 % percentile intervals of `decision_scores`, entire groups drawn with replacement."""
+    """95 % percentile intervals of `decision_scores`, entire groups drawn with replacement; those
+    of means over labels are centred."""
     return bootstrap_intervals(
-        lambda weights: weighted_decisions(truth, called, weights), groups, draws=draws, seed=seed
+        lambda weights: weighted_decisions(truth, called, weights),
+        groups,
+        draws=draws,
+        seed=seed,
+        centred=("macro_precision", "macro_recall", "macro_f1"),
     )
 
 

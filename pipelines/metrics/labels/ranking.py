@@ -123,10 +123,14 @@ def ranking_bootstrap(
     seed: int = 0,
 ) -> dict[str, Interval]:
     """95 % percentile intervals of `ranking_scores` (without micro_ap), entire groups drawn with
-    replacement. Raises ValueError for shapes that do not fit."""
+    replacement; that of map is centred. Raises ValueError for shapes that do not fit."""
     by_text = text_ranking(truth, score, depths)
     return bootstrap_intervals(
-        lambda weights: _weighted(by_text, truth, score, weights), groups, draws=draws, seed=seed
+        lambda weights: _weighted(by_text, truth, score, weights),
+        groups,
+        draws=draws,
+        seed=seed,
+        centred=("map",),
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from headwise.pipelines.metrics import bootstrap
 from headwise.pipelines.metrics.bootstrap import (
     bootstrap_intervals,
+    centred_interval,
     draw_places,
     draw_weights,
     interval_of_mean,
@@ -84,3 +85,28 @@ def test_fewer_groups_give_a_wider_interval() -> None:
 
 def test_the_examples_run() -> None:
     assert doctest.testmod(bootstrap, extraglobs={"np": np}).failed == 0
+
+
+def test_a_centred_interval_is_that_of_draws_moved_to_the_score() -> None:
+    values = np.arange(12.0) / 20
+
+    def largest(weights: np.ndarray) -> dict[str, np.ndarray]:
+        shares = np.where(weights > 0, values, 0).max(1)
+        return {"largest": shares, "mean": weights @ values / weights.sum(1)}
+
+    (weights,) = draw_weights(12, 300, seed=0)
+    draws = largest(weights)
+    plain = bootstrap_intervals(largest, 12, draws=300)
+    centred = bootstrap_intervals(largest, 12, draws=300, centred=("largest",))
+    assert centred["mean"] == plain["mean"] == percentile_interval(draws["mean"])
+    assert plain["largest"] == percentile_interval(draws["largest"])
+    moved = draws["largest"] - draws["largest"].mean() + values.max()
+    assert centred["largest"] == pytest.approx(percentile_interval(moved))
+
+
+def test_a_centred_interval_of_a_share_is_between_0_and_1_or_undefined() -> None:
+    assert centred_interval(np.array([0.2, 0.9, np.nan]), 0.95) == (
+        pytest.approx(0.95 - 0.55 + 0.2175),
+        1.0,
+    )
+    assert np.isnan(centred_interval(np.full(3, np.nan), np.nan)).all()

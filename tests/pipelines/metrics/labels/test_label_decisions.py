@@ -52,10 +52,10 @@ def test_a_draw_is_worth_what_its_texts_repeated_are_worth():
         rows = np.repeat(np.arange(50), row.astype(int))
         plain = decisions.decision_scores(truth[rows], called[rows])
         assert {name: value[draw] for name, value in values.items()} == pytest.approx(plain)
-    low, high = decisions.decision_bootstrap(truth, called, np.arange(50) // 4, draws=50)[
-        "micro_f1"
-    ]
-    assert low < decisions.decision_scores(truth, called)["micro_f1"] < high
+    intervals = decisions.decision_bootstrap(truth, called, np.arange(50) // 4, draws=50)
+    scores = decisions.decision_scores(truth, called)
+    for name in ("micro_f1", "macro_precision", "macro_recall", "macro_f1"):
+        assert intervals[name][0] < scores[name] < intervals[name][1], name
 
 
 def test_thresholds_are_not_rounded_to_the_type_of_the_logits():

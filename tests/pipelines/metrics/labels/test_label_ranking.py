@@ -103,6 +103,21 @@ def test_intervals_are_those_of_groups_that_are_drawn():
     assert set(ends) == set(ranking.ranking_scores(truth, score)) - {"micro_ap"}
 
 
+def test_the_interval_of_rare_labels_is_about_their_score():
+    """Draws of it lie above: a text drawn twice doubles the precision of a label of its own."""
+    generator = np.random.default_rng(0)
+    truth = np.eye(80, dtype=bool)[:, :40]
+    score = generator.normal(size=truth.shape)
+    value = ranking.mean_average_precision(truth, score)
+    (weights,) = draw_weights(80, 200, 0)
+    drawn = ranking.weighted_ranking(truth, score, weights)["map"]
+    assert (drawn > value).mean() > 0.9
+    low, high = percentile_interval(drawn)
+    centred = ranking.ranking_bootstrap(truth, score, 80, draws=200)["map"]
+    assert centred[0] - value == pytest.approx(low - drawn.mean())
+    assert centred[1] - centred[0] == pytest.approx(high - low)
+
+
 def test_a_perfect_and_the_opposite_ranking():
     truth, _ = case()
     best = ranking.ranking_scores(truth, truth.astype(float))
