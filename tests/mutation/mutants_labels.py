@@ -6,6 +6,22 @@ LABELS = "pipelines/metrics/labels"
 
 MUTANTS = [
     Mutant(
+        "map-beside-its-interval",
+        "pipelines",
+        f"{LABELS}/ranking.py",
+        'centred=("map",),',
+        "",
+        (f"{LABELS}/test_label_ranking.py", "-k", "about_their_score"),
+    ),
+    Mutant(
+        "centred-on-the-middle-draw",
+        "pipelines",
+        "pipelines/metrics/bootstrap.py",
+        "score - np.nanmean(values)",
+        "score - np.nanmedian(values)",
+        ("pipelines/metrics/test_bootstrap.py", "-k", "moved_to_the_score"),
+    ),
+    Mutant(
         "ties-in-order-of-columns",
         "pipelines",
         f"{LABELS}/ranking.py",
