@@ -44,13 +44,14 @@ def bootstrap_intervals(
     centred: shares whose draws lie to one side of the score: see `centred_interval`."""
     parts = [statistics(weights) for weights in draw_weights(groups, draws, seed, block)]
     values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    intervals = {name: percentile_interval(draw, ends) for name, draw in values.items()}
-    if centred:
-        count = groups if isinstance(groups, int) else len(groups)
-        scores = statistics(np.ones((1, count)))
-        for name in centred:
-            intervals[name] = centred_interval(values[name], float(scores[name][0]), ends)
-    return intervals
+    count = groups if isinstance(groups, int) else len(groups)
+    scores = statistics(np.ones((1, count))) if centred else {}
+    return {
+        name: centred_interval(draw, float(scores[name][0]), ends)
+        if name in centred
+        else percentile_interval(draw, ends)
+        for name, draw in values.items()
+    }
 
 
 def interval_of_mean(
@@ -91,9 +92,10 @@ def centred_interval(
     where there are few texts.
     """
     low, high = percentile_interval(values, ends)
-    with np.errstate(invalid="ignore"):
-        moved = score - np.nanmean(values) if not np.isnan(low) else 0.0
-    return float(np.clip(low + moved, 0.0, 1.0)), float(np.clip(high + moved, 0.0, 1.0))
+    if np.isnan(low):
+        return UNDEFINED
+    moved = np.clip(np.array([low, high]) + (score - np.nanmean(values)), 0.0, 1.0)
+    return float(moved[0]), float(moved[1])
 
 
 def draw_weights(

@@ -110,11 +110,11 @@ def test_the_interval_of_rare_labels_is_about_their_score():
     score = generator.normal(size=truth.shape)
     value = ranking.mean_average_precision(truth, score)
     (weights,) = draw_weights(80, 200, 0)
-    drawn = ranking.weighted_ranking(truth, score, weights)["map"]
-    assert (drawn > value).mean() > 0.9
-    low, high = percentile_interval(drawn)
+    draws = ranking.weighted_ranking(truth, score, weights)["map"]
+    assert (draws > value).mean() > 0.9
+    low, high = percentile_interval(draws)
     centred = ranking.ranking_bootstrap(truth, score, 80, draws=200)["map"]
-    assert centred[0] - value == pytest.approx(low - drawn.mean())
+    assert centred[0] - value == pytest.approx(low - draws.mean())
     assert centred[1] - centred[0] == pytest.approx(high - low)
 
 
