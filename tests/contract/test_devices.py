@@ -136,8 +136,8 @@ def predictions_of(run: Path) -> pl.DataFrame:
 class Runs:
     """One training by one process, and the same by two: as copies and as one model in parts.
 
-    by_default: with what the task draws at random, as copies; resumed: in parts, stopped after the
-    first step and resumed; None: not tried for this task.
+    by_default: with what the task draws at random, as copies, and stopped after its steps; resumed:
+    in parts, stopped after two steps and resumed; None: not tried for this task.
     """
 
     name: str
@@ -166,9 +166,11 @@ def runs(request, two_processes, tmp_path_factory) -> Runs:
     parts = {**exact, "strategy": "fsdp"}
     alone, *others = (folder / run for run in ("alone", "copies", "parts", "default", "resumed"))
     jobs = [
-        {"task": name, "exact": given is not default, "options": {**given, **TWO, "run": str(run)}}
-        for run, given in zip(others, (exact, parts, default))
+        {"task": name, "exact": True, "options": {**given, **TWO, "run": str(run)}}
+        for run, given in zip(others, (exact, parts))
     ]
+    options = {**default, **TWO, "run": str(others[2])}
+    jobs.append({"task": name, "exact": False, "stop_after": STEPS, "options": options})
     resumed = others[-1] if name == RESUMED else None
     if resumed is not None:
         often = {**parts, **TWO, "run": str(resumed), "checkpoint_every": 1}
