@@ -23,7 +23,7 @@ help: ## list the targets
 
 setup: $(DEV) ## make .venv with everything the tests need; the tasks need less and set it up themselves
 
-# A fifth of what is installed is ever imported: it is compiled then, and here what every command
+# A quarter of what is installed is ever imported: it is compiled then, and here what every command
 # imports, also where the environment forbids to write down what was compiled.
 export PYTHONDONTWRITEBYTECODE :=
 
