@@ -164,24 +164,24 @@ def runs(request, two_processes, tmp_path_factory) -> Runs:
     default = {**BUILDERS[name](folder / "data").write(), **SMALL[name], "max_steps": STEPS}
     exact = {**default, **NO_DRAWS[name], **watched_steps.EXACT}
     parts = {**exact, "strategy": "fsdp"}
-    alone, *others = (folder / run for run in ("alone", "copies", "parts", "default", "resumed"))
+    names = ("alone", "copies", "parts", "default", "resumed")
+    alone, copies, in_parts, by_default, resumed = (folder / run for run in names)
+
+    def job_of(run: Path, options: Mapping[str, Any], **named: Any) -> dict[str, Any]:
+        return {"task": name, "exact": True, "options": {**options, "run": str(run)}, **named}
+
     jobs = [
-        {"task": name, "exact": True, "options": {**given, **TWO, "run": str(run)}}
-        for run, given in zip(others, (exact, parts))
+        job_of(copies, exact | TWO),
+        job_of(in_parts, parts | TWO),
+        job_of(by_default, default | TWO, exact=False, stop_after=STEPS),
     ]
-    options = {**default, **TWO, "run": str(others[2])}
-    jobs.append({"task": name, "exact": False, "stop_after": STEPS, "options": options})
-    resumed = others[-1] if name == RESUMED else None
-    if resumed is not None:
-        often = {**parts, **TWO, "run": str(resumed), "checkpoint_every": 1}
-        jobs += [
-            {"task": name, "exact": True, "stop_after": 2, "options": often},
-            {"task": name, "exact": True, "options": {**often, "resume": True}},
-        ]
-    watched_steps.train({"task": name, "exact": True, "options": {**exact, "run": str(alone)}})
+    if name == RESUMED:
+        often = {**parts, **TWO, "checkpoint_every": 1}
+        jobs += [job_of(resumed, often, stop_after=2), job_of(resumed, often | {"resume": True})]
+    watched_steps.train(job_of(alone, exact))
     for job in jobs:
         two_processes.train(job)
-    return Runs(name, alone, *others[:3], resumed)
+    return Runs(name, alone, copies, in_parts, by_default, resumed if name == RESUMED else None)
 
 
 def test_both_processes_hold_the_same_weights_after_every_step(runs):
