@@ -30,9 +30,9 @@ export PYTHONDONTWRITEBYTECODE :=
 # $(1): what to install into the environment
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Headwise needs Python 3.11 or newer; set PYTHON=..."; exit 1; }
-	@echo "setting up $(VENV) (torch is large: a few minutes the first time)"
+	@echo "setting up $(VENV) (torch is large: a few minutes where the network is slow)"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '$(1)'
+	@$(BIN)/python .make/install.py '$(1)'
 	@$(BIN)/python -c 'import headwise.pipelines.engine.training.jobs'
 	@touch $@
 endef
