@@ -1,8 +1,10 @@
 # %% [markdown] What a trained model attends to, without the matrix of weights: entropy, mass on a
 # region, rollout. Real data that needs no download: the 8 x 8 digits of scikit-learn, one
-# token per pixel.
+# token per pixel. `python examples/read_outs.py 20` trains 20 steps, which is too few to see much.
 
 # %%
+import sys
+
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
@@ -21,7 +23,7 @@ model = VisionTransformer(
     image=(8, 8), patch=1, channels=1, classes=10, width=32, depth=2, heads=4, hidden=64
 )
 optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
-for _ in range(500):
+for _ in range(int(sys.argv[1]) if sys.argv[1:] else 500):
     rows = train[torch.randint(0, len(train), (64,))]
     loss = F.cross_entropy(model(x[rows]), y[rows])
     optimiser.zero_grad()

@@ -1,7 +1,8 @@
 # %% [markdown] One model, any mechanism: the same vision transformer with each mechanism of the
-# core, on scikit-learn's digits.
+# core, on scikit-learn's digits. `python examples/swap_attention.py star moh` trains those alone.
 
 # %%
+import sys
 import time
 
 import torch
@@ -45,7 +46,7 @@ def trained(name: str | tuple[str, ...], steps: int = 100) -> tuple[float, float
         return float((model(x[1400:]).argmax(1) == y[1400:]).float().mean()), spent
 
 
-for name in ATTENTION:
+for name in sys.argv[1:] or ATTENTION:
     right, spent = trained(name)
     print(f"{name:<20}accuracy {right:.3f}  {spent:.1f} s")
 

@@ -2,10 +2,11 @@
 Headwise is absent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from . import KERNELS
 from .register import EXPORT_FORMS
@@ -22,3 +23,29 @@ def plain_decompositions() -> dict[torch._ops.OperatorBase, Callable[..., object
     for kernel in KERNELS.values():
         import_module(f"{__package__}.{kernel.module}")
     return {**EXPORT_FORMS}
+
+
+class PlainForms(TorchFunctionMode):
+    """Within, our inference operators run, and are traced, in their plain form:
+
+        with PlainForms():
+            program = torch.export.export(model, arguments)
+
+    The program is that of `plain_decompositions`, for which all of it would be traced once more: a
+    good third of the time of an export.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        plain = plain_decompositions()
+        packets = {getattr(operator, "overloadpacket", None): plain[operator] for operator in plain}
+        self.forms = {**plain, **packets}
+
+    def __torch_function__(
+        self,
+        func: Callable[..., object],
+        types: Sequence[type],
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
+        return self.forms.get(func, func)(*args, **(kwargs or {}))

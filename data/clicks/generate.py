@@ -90,12 +90,12 @@ def _shares(weights: np.ndarray) -> np.ndarray:
     return weights / weights.sum()
 
 
-def write_sample_clicks(folder: Path) -> Path:
-    """Write generated.csv, 8,000 rows of 120 users and 200 items, and its schema generated.yaml;
+def write_sample_clicks(folder: Path, rows: int = 8_000) -> Path:
+    """Write generated.csv, `rows` rows of 120 users and 200 items, and its schema generated.yaml;
     returns the path of the table.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "generated.csv"
-    click_log(8_000, 120, 200).write_csv(path)
+    click_log(rows, 120, 200).write_csv(path)
     path.with_suffix(".yaml").write_text(SCHEMA, encoding="utf-8")
     return path

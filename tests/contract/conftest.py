@@ -30,7 +30,8 @@ TELLING: dict[str, dict[str, Any]] = {
     "forecast": {"levels": (0.95, 0.8)},  # not in their order
     "medical": {"positive": "clear"},  # the first class, not the last
     "reasoning": {"parameters": 60_000},  # a width that no option names
-    "saliency": {"near": "dark"},  # the other way round
+    # The other way round; without the transformer, a third of what is exported, twice.
+    "saliency": {"near": "dark", "transformer": "none"},
     "text": {"weights": "none", "width": 32},  # whatever was fetched before
 }
 

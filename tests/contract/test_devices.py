@@ -36,7 +36,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {
     "reasoning": {"width": 8, "heads": 2, "layers": 1, "batch_size": 5, "trials": 40}
     | {"validation_trials": 9, "test_trials": 3},
     "reid": {"size": (32, 32), "width": 24, "layers": 1, "batch_size": 8},
-    "saliency": {"size": (64, 64), "batch_size": 3},
+    "saliency": {"size": (64, 64), "batch_size": 3, "transformer": "none"},
     "speech": {"width": 8, "heads": 2, "encoder_layers": 1, "decoder_layers": 1, "batch_size": 3},
     "text": {"width": 8, "batch_size": 5},
     "wsi": {"inner": 8, "branches": 2, "batch_size": 4},
@@ -52,8 +52,7 @@ NO_DRAWS: Mapping[str, Mapping[str, Any]] = {
     "reasoning": {"dropout": 0.0},
     "reid": {"drop_path": 0.0, "pwca": False, "pad": 0, "erase": 0.0}
     | {"flip": False, "triplet": "no", "neck": "no"},
-    "saliency": dict.fromkeys(("drop_path", "zoom", "turn", "colour", "blank"), 0.0)
-    | {"flip": False},
+    "saliency": dict.fromkeys(("zoom", "turn", "colour", "blank"), 0.0) | {"flip": False},
     "speech": {"dropout": 0.0, "mask_time": 0, "mask_bands": 0},
     "text": {"dropout": 0.0, "layers": 1, "ffn": "moe", "imbalance": "pos-weight"},
     "wsi": {"masked": 0, "class_weights": True},

@@ -49,6 +49,8 @@ def opened(trained: Any) -> Any:
     if task.name == "text":
         # The others begin as the linear model: the head at 0 keeps the first gradient to itself.
         options = replace(options, model="attention")
+    if task.name == "saliency":
+        options = replace(options, transformer="small")
     return task, pipeline, options, pipeline.open_data(options)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from headwise.data.clicks.generate import click_log, write_sample_clicks
 
-SMALL = ["--width", "8", "--layers", "1", "--towers", "8", "--batch-size", "512"]
+SMALL = ["--width", "8", "--layers", "1", "--towers", "8", "--batch-size", "128"]
 # Each with a state of its own: two optimisers, rows of embeddings updated alone, a form without one
 # part.
 RECIPES = {
@@ -21,7 +21,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory) -> Path:
-    return write_sample_clicks(tmp_path_factory.mktemp("log"))
+    return write_sample_clicks(tmp_path_factory.mktemp("log"), rows=2_000)
 
 
 @pytest.fixture(scope="module")

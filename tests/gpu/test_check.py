@@ -41,20 +41,14 @@ def dry_run(folder: Path, *words: str) -> tuple[str, dict]:
 
 
 @pytest.mark.skipif(not check.triton_here(), reason="Triton is optional and not installed")
-def test_a_dry_run_of_one_operator_is_right(tmp_path: Path) -> None:
-    printed, report = dry_run(tmp_path, "--only", "differential", "--pipelines")
+def test_a_dry_run_is_right(tmp_path: Path) -> None:
+    """Of one operator and a training step; `make gpu` runs the others dry, as tests/kernels do."""
+    printed, report = dry_run(tmp_path, "--only", "differential", "--shapes", "1")
     assert "dry run (asked for)" in printed
+    assert "all right" in printed
     assert len(report["values"]) >= 4
     assert {row["check"] for row in report["modes"]} == {"fake forms", "compiled"}
     assert [row["operator"] for row in report["times"]] == ["differential_combine"] * 2
-
-
-@pytest.mark.skipif(not check.triton_here(), reason="Triton is optional and not installed")
-def test_a_dry_run_of_everything_is_right(tmp_path: Path) -> None:
-    # Random sizes are compared by tests/kernels.
-    printed, report = dry_run(tmp_path, "--shapes", "0")
-    assert "all right" in printed
-    assert {row["case"] for row in report["values"]} == {case.__name__ for case in CASES}
     (row,) = report["pipelines"]
     assert row["pipeline"] == "forecast"
     assert row["loss"] == pytest.approx(row["loss_of_cpu"], rel=training.TOLERANCE)

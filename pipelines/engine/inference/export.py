@@ -61,19 +61,23 @@ def _argsort(x: Tensor, *, stable: bool, dim: int = -1, descending: bool = False
     return torch.topk(x, x.shape[dim], dim, descending)[1]
 
 
-def _view(x: Tensor, size: list[int | torch.SymInt]) -> Tensor:
-    """A view that assumes nothing about strides: the exporter's own decompositions may lay x out
-    differently.
-    """
-    return torch.ops.aten._unsafe_view.default(x.clone(memory_format=torch.contiguous_format), size)
-
-
-# What the exporter does not know or stumbles over, in terms of what it does know.
+# What the exporter does not know, in terms of what it does know.
 ONNX_LACKS: dict[torch._ops.OperatorBase, Callable[..., Any]] = {
     torch.ops.aten.searchsorted.Tensor: _searchsorted,
     torch.ops.aten.argsort.stable: _argsort,
-    torch.ops.aten.view.default: _view,
 }
+
+
+def for_onnx(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The same program, changed in place, in operators that the exporter knows."""
+    if any(node.target in ONNX_LACKS for node in program.graph.nodes):
+        program = program.run_decompositions({**ONNX_LACKS})
+    # A view fails where the exporter's own decompositions lay its input out differently.
+    for node in program.graph.nodes:
+        if node.target is torch.ops.aten.view.default:
+            node.target = torch.ops.aten.reshape.default
+    program.graph_module.recompile()
+    return program
 
 
 def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
@@ -84,7 +88,7 @@ def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
     Nothing is left behind by a model that fails. Returns the path. Raises `InputError` for a suffix
     of no format, a missing extra, a graph that the format cannot say, and a difference above
     --tolerance."""
-    from ....kernels.decompositions import plain_decompositions
+    from ....kernels.decompositions import PlainForms
 
     path = Path(options.output)
     if path.is_dir():
@@ -109,15 +113,12 @@ def export(pipeline: AnyPipeline, options: ExportOptions) -> str:
     if resized is not None:
         samples.append(resized)
     try:
-        program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
+        with PlainForms():
+            program = torch.export.export(loaded.model, arguments, dynamic_shapes=shapes)
     except Exception as error:  # torch.export's errors share no base class but this
         raise InputError(
             f"{path}: torch.export cannot trace this model ({_reason(error)})"
         ) from error
-    table = plain_decompositions()
-    if onnx:
-        table |= ONNX_LACKS
-    program = program.run_decompositions(table)
     difference = 0.0
 
     def check(run: Callable[..., object]) -> None:
@@ -217,7 +218,8 @@ def write_onnx(
             f"{path}: cannot be written ({error.filename}: {error.strerror})"
         ) from None
     try:
-        graph = _translated(path, program, input_names(model, arguments), outputs, free)
+        names = input_names(model, arguments)
+        graph = _translated(path, for_onnx(program), names, outputs, free)
         with _silence():
             graph.save(folder / path.name, external_data=large)
         check(_runner(path, folder / path.name, outputs))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headwise.kernels.decompositions import plain_decompositions
+from headwise.kernels.decompositions import PlainForms
 from headwise.models.attention import ATTENTION, attention_class, build_attention
 from headwise.models.attention.base import Attention
 from headwise.models.layers.blocks import EncoderLayer, FeedForward
@@ -373,9 +373,9 @@ def test_compiled_and_exported(name: str, options: dict) -> None:
         torch.autograd.grad(compiled.square().sum(), x), gradient, rtol=1e-4, atol=1e-5
     )
     with torch.no_grad():
-        program = torch.export.export(model, (x.detach(), mask), strict=False)
+        with PlainForms():
+            program = torch.export.export(model, (x.detach(), mask), strict=False)
         if ATTENTION[name].fits != "grid":
-            program = program.run_decompositions(plain_decompositions())
             assert "headwise" not in program.graph_module.code
         torch.testing.assert_close(
             program.module()(x, mask), expected.detach(), rtol=1e-5, atol=1e-5

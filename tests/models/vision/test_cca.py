@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 pytest.importorskip("timm", reason="timm is optional (extra reid) and not installed")
 
-from headwise.kernels.decompositions import plain_decompositions
+from headwise.kernels.decompositions import PlainForms
 from headwise.models.layers.vit_trunk import build_trunk
 from headwise.models.vision.cca import ConditionalEmbedder
 
@@ -95,12 +95,11 @@ def test_graphs() -> None:
     with torch.no_grad():
         compiled = torch.compile(model, backend="aot_eager", fullgraph=True)(x)
     torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)
-    program = torch.export.export(
-        model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("b", min=1)},)
-    )
-    plain = program.run_decompositions(plain_decompositions())
-    assert "headwise" not in plain.graph_module.code
-    torch.testing.assert_close(plain.module()(x), expected, rtol=1e-4, atol=1e-5)
+    any_number = ({0: torch.export.Dim("b", min=1)},)
+    with PlainForms():
+        program = torch.export.export(model, (x[:2],), dynamic_shapes=any_number)
+    assert "headwise" not in program.graph_module.code
+    torch.testing.assert_close(program.module()(x), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_mistakes() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 pytest.importorskip("timm", reason="timm is optional (extra reid) and not installed")
 
-from headwise.kernels.decompositions import plain_decompositions
+from headwise.kernels.decompositions import PlainForms
 from headwise.models.layers.vit_trunk import Trunk, build_trunk
 from headwise.models.vision import dcal
 from headwise.models.vision.dcal import DCAL, CrossLayer
@@ -288,14 +288,13 @@ def test_exported_it_is_plain_pytorch_with_a_free_number_of_pictures(
     options: dict[str, str],
 ) -> None:
     model, x = shaken_model(**options).float(), pictures().float()
-    program = torch.export.export(
-        model, (x[:2],), dynamic_shapes=({0: torch.export.Dim("b", min=1)},)
-    )
-    plain = program.run_decompositions(plain_decompositions())
-    assert "headwise" not in plain.graph_module.code
+    any_number = ({0: torch.export.Dim("b", min=1)},)
+    with PlainForms():
+        program = torch.export.export(model, (x[:2],), dynamic_shapes=any_number)
+    assert "headwise" not in program.graph_module.code
     for count in (1, 4):
         torch.testing.assert_close(
-            plain.module()(x[:count]), model(x[:count]), rtol=1e-4, atol=1e-5
+            program.module()(x[:count]), model(x[:count]), rtol=1e-4, atol=1e-5
         )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from headwise import pipelines
 from headwise.base.errors import InputError
 from headwise.data.series.generate import sample_series, write_wide
-from headwise.kernels.decompositions import plain_decompositions
+from headwise.kernels.decompositions import PlainForms
 from headwise.pipelines import load_task
 from headwise.pipelines.engine.inference import export
 from headwise.pipelines.engine.runs.loaded import load_run
@@ -154,9 +154,8 @@ def test_outputs_are_named_by_their_fields():
 
 def translate(model: nn.Module, *values: Tensor, folder: Path) -> list[np.ndarray]:
     """What onnxruntime gives for a model written by `write_onnx`."""
-    program = torch.export.export(model, values).run_decompositions(
-        {**plain_decompositions(), **export.ONNX_LACKS}
-    )
+    with PlainForms():
+        program = torch.export.export(model, values)
     export.write_onnx(folder / "m.onnx", model, program, values, None, lambda run: None)
     graph = session(folder / "m.onnx")
     return graph.run(None, graph_inputs(graph, values))

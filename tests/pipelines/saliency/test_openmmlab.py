@@ -2,8 +2,7 @@
 one map.
 """
 
-import subprocess
-import sys
+import runpy
 
 import numpy as np
 import polars as pl
@@ -315,9 +314,6 @@ def test_mistakes_are_one_line(home, tmp_path) -> None:
     assert LoadSaliencyMask().transform({"img_path": "a"}) == {"img_path": "a"}
 
 
-def test_the_config_is_printed() -> None:
-    command = [sys.executable, "-m", "headwise.pipelines.saliency.openmmlab"]
-    assert (
-        subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        == CONFIG.read_text()
-    )
+def test_the_config_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_module("headwise.pipelines.saliency.openmmlab", run_name="__main__")
+    assert capsys.readouterr().out == CONFIG.read_text()
