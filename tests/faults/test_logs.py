@@ -55,7 +55,7 @@ def test_f14_kill_while_training(tally, launch, log, run, tmp_path, recipe):
     tally("F14 SIGKILL while a click model is trained", ok, f"{recipe}: {command.text()}")
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_f14_kill_while_scoring_a_table(tally, launch, run, tmp_path, dice, tries):
     click_log(400_000, 120, 200, seed=1).write_parquet(tmp_path / "rows.parquet")
     words = [

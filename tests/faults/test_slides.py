@@ -13,7 +13,7 @@ from headwise.data.slides.generate import write_sample_slides
 
 pytestmark = pytest.mark.timeout(1200)  # for the long forms
 EXTRACT = ["--encoder", "random-filters", "--tile", "64"]
-KILLS = [3, pytest.param(20, marks=pytest.mark.slow)]
+KILLS = [2, pytest.param(20, marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
