@@ -117,8 +117,10 @@ def resolves(parts: list[str]) -> bool:
 
 
 @functools.cache
-def messages() -> tuple[re.Pattern[str], ...]:
-    """What the texts of the package look like once their fields are filled; a group per literal."""
+def messages() -> tuple[tuple[list[str], re.Pattern[str]], ...]:
+    """What the texts of the package look like once their fields are filled: the literals, and a
+    pattern with a group for each.
+    """
     patterns = []
     for path in (path for folder in LIBRARY for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -129,14 +131,16 @@ def messages() -> tuple[re.Pattern[str], ...]:
                 parts = [
                     f"({re.escape(text)})" if isinstance(text, str) else ".*?" for text in texts
                 ]
-                patterns.append(re.compile("".join(parts)))
+                patterns.append((literals, re.compile("".join(parts))))
     return tuple(patterns)
 
 
 def covered_share(line: str) -> float:
     """The share of a line that is text of the package, not a name or number of the example."""
     marked = [False] * len(line)
-    for match in filter(None, (pattern.search(line) for pattern in messages())):
+    # Most patterns are ruled out by their words, in a hundredth of the time of a search.
+    likely = (p for words, p in messages() if all(word in line for word in words))
+    for match in filter(None, (pattern.search(line) for pattern in likely)):
         for group in range(1, len(match.groups()) + 1):
             start, end = match.span(group)
             marked[start:end] = [True] * (end - start)

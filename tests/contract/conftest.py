@@ -30,8 +30,8 @@ TELLING: dict[str, dict[str, Any]] = {
     "forecast": {"levels": (0.95, 0.8)},  # not in their order
     "medical": {"positive": "clear"},  # the first class, not the last
     "reasoning": {"parameters": 60_000},  # a width that no option names
-    # The other way round; without the transformer, a third of what is exported, twice.
-    "saliency": {"near": "dark", "transformer": "none"},
+    # The other way round; a third of the network, which is traced for export twice.
+    "saliency": {"near": "dark", "transformer": "none", "fusion": "position"},
     "text": {"weights": "none", "width": 32},  # whatever was fetched before
 }
 

@@ -37,15 +37,20 @@ def fit_ladder(
     model: nn.Module,
     splits: Splits[SpecT, DataT],
     context: Context[OptionsT, SpecT],
+    simple: Mapping[RungName, Rung] | None = None,
 ) -> Ladder | None:
     """Fit the rungs around a trained model and choose the one that predicts; None for a task
     without a ladder.
+
+    simple: what `Rungs.simple` gave for the same data and seed, where it was asked before.
     """
     options, device = context.options, context.device
     of_task = pipeline.rungs(splits.spec)
     started = time.perf_counter()
-    rungs = of_task.simple(model, splits, options, device) if of_task is not None else {}
-    if of_task is None or not rungs:
+    if of_task is None:
+        return None
+    rungs = dict(of_task.simple(model, splits, options, device) if simple is None else simple)
+    if not rungs:
         return None
     fitted = time.perf_counter()
     seconds: dict[RungName, float] = dict.fromkeys(rungs, (fitted - started) / len(rungs))

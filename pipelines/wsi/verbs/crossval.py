@@ -4,8 +4,8 @@ scikit-learn; resumable.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,8 @@ from ....data.items import digest
 from ...engine.command_line.terminal import say
 from ...engine.experiments.folds import predictions_of_folds
 from ...engine.experiments.jobs import Job, Record, fingerprint_of
-from ...engine.ladder import refitted
+from ...engine.ladder import Rung, refitted
+from ...engine.options import RungName
 from ...engine.pipeline import AnyPipeline, Context, Splits
 from ...engine.runs.ladder_files import fit_ladder
 from ...engine.runs.loaded import pick_device
@@ -120,6 +121,8 @@ class Fold:
     source: BagSource
     folds: Sequence[Sequence[np.ndarray]]
     """Rows of each fold of each repeat."""
+    simple: dict[tuple[int, int, int], Mapping[RungName, Rung]] = field(default_factory=dict)
+    """The simple models of a seed, repeat and fold, which all bag models share."""
 
     def __call__(self, job: Job) -> Record:
         assert job.repeat is not None
@@ -182,7 +185,13 @@ class Fold:
         outputs = [(job.variant, probability, top10)]
         if validation is not None:
             splits = Splits(train, validation, test, spec)
-            ladder = fit_ladder(self.pipeline, model, splits, Context(options, spec, {}, device))
+            place = job.seed, job.repeat, job.fold
+            if place not in self.simple:
+                rungs = self.pipeline.rungs(spec)
+                assert rungs is not None
+                self.simple[place] = rungs.simple(model, splits, options, device)
+            context = Context(options, spec, {}, device)
+            ladder = fit_ladder(self.pipeline, model, splits, context, self.simple[place])
             assert ladder is not None
             ladder = refitted(ladder, device)
             _, probability = probabilities(ladder.predictor, loader(test, 32, device))
