@@ -12,7 +12,7 @@ import sys
 
 PIP = [sys.executable, "-m", "pip"]
 PYPI = "https://pypi.org/simple"
-INDEXES = ("index-url", "extra-index-url")
+INDEXES = ("index-url", "extra-index-url", "no-index")
 QUIETLY = ["--quiet", "--disable-pip-version-check"]
 # One value each, or several with blanks between them.
 OPTIONS = {
@@ -20,7 +20,7 @@ OPTIONS = {
     "constraint": "--constraints",
     "trusted-host": "--allow-insecure-host",
 }
-SWITCHES = {"no-index": "--no-index", "no-cache-dir": "--no-cache"}
+SWITCHES = {"no-cache-dir": "--no-cache"}
 VARIABLES = {
     "cert": "SSL_CERT_FILE",
     "proxy": "ALL_PROXY",
@@ -51,6 +51,11 @@ def pip_settings(listing: str) -> dict[str, str]:
     return {key: value for key, (_, value) in settings.items()}
 
 
+def is_on(value: str) -> bool:
+    """Whether a switch of pip is set."""
+    return value.lower() in ("1", "true", "yes", "on")
+
+
 def for_uv(settings: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     """The options and the environment variables that say to uv what `settings` say to pip.
     Raises `LookupError` for a setting that has no counterpart."""
@@ -59,6 +64,8 @@ def for_uv(settings: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     indexes = [settings.get("index-url", PYPI), *settings.get("extra-index-url", "").split()]
     options = [word for index in indexes[:-1] for word in ("--index", index)]
     options += ["--default-index", indexes[-1], "--index-strategy", "unsafe-best-match"]
+    if is_on(settings.get("no-index", "")):
+        options = ["--no-index"]
     variables: dict[str, str] = {}
     for key, value in settings.items():
         if key in INDEXES:
@@ -66,7 +73,7 @@ def for_uv(settings: dict[str, str]) -> tuple[list[str], dict[str, str]]:
         if key in OPTIONS:
             options += [word for part in value.split() for word in (OPTIONS[key], part)]
         elif key in SWITCHES:
-            options += [SWITCHES[key]] * (value.lower() in ("1", "true", "yes", "on"))
+            options += [SWITCHES[key]] * is_on(value)
         elif key in VARIABLES:
             variables[VARIABLES[key]] = value
         elif key not in NO_MATTER:

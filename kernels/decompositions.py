@@ -31,15 +31,16 @@ class PlainForms(TorchFunctionMode):
         with PlainForms():
             program = torch.export.export(model, arguments)
 
-    The program is that of `plain_decompositions`, for which all of it would be traced once more: a
-    good third of the time of an export.
+    The program is that of `run_decompositions` with `plain_decompositions`, which would trace all
+    of it once more.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        # A call may name the operator (a packet) or its one overload.
         plain = plain_decompositions()
-        packets = {getattr(operator, "overloadpacket", None): plain[operator] for operator in plain}
-        self.forms = {**plain, **packets}
+        packets = {overload.overloadpacket: form for overload, form in EXPORT_FORMS.items()}
+        self.forms: dict[object, Callable[..., object]] = {**plain, **packets}
 
     def __torch_function__(
         self,

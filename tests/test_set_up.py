@@ -54,8 +54,9 @@ def test_settings_of_pip_reach_uv(install: ModuleType):
 
 
 def test_switches_are_set_only_where_true(install: ModuleType):
-    assert "--no-index" in install.for_uv({"no-index": "true"})[0]
+    assert install.for_uv({"no-index": "true"})[0] == ["--no-index"]
     assert "--no-index" not in install.for_uv({"no-index": "0"})[0]
+    assert "--no-cache" in install.for_uv({"no-cache-dir": "on"})[0]
 
 
 class Commands:

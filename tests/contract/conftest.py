@@ -30,7 +30,7 @@ TELLING: dict[str, dict[str, Any]] = {
     "forecast": {"levels": (0.95, 0.8)},  # not in their order
     "medical": {"positive": "clear"},  # the first class, not the last
     "reasoning": {"parameters": 60_000},  # a width that no option names
-    # The other way round; a third of the network, which is traced for export twice.
+    # Near things are dark, not bright; and less of the network, which exports trace twice.
     "saliency": {"near": "dark", "transformer": "none", "fusion": "position"},
     "text": {"weights": "none", "width": 32},  # whatever was fetched before
 }
