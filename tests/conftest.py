@@ -5,7 +5,6 @@ data is.
 import contextlib
 import gc
 import importlib
-import itertools
 import os
 import shutil
 import sys
@@ -71,21 +70,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 FULL = Path(__file__).with_name("full.txt")
 
 
-def collects_backwards(config: pytest.Config) -> bool:
-    """Whether this is the second process of a run of one folder: it reads the files of tests from
-    the last to the first, so that each half is compiled by one process and not by both at once.
-    """
-    return getattr(config, "workerinput", {}).get("workerid") == "gw1" and len(config.args) == 1
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector):
-    report = yield
-    if isinstance(collector, pytest.Directory) and collects_backwards(collector.config):
-        report.result.reverse()
-    return report
-
-
 def pytest_collection_finish() -> None:
     """What the imports and the collection made stays to the end: full collections of garbage need
     not walk through it again (they took 6 % of the tests' time).
@@ -96,13 +80,10 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by marks
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the files into their order, which must be that of all processes, and mark what only `make
-    test-all` and CI run: the tests that `full.txt` names, by whole tests or by single cases.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what only `make test-all` and CI run: the tests that `full.txt` names, by whole tests or
+    by single cases.
     """
-    if collects_backwards(config):
-        files = [list(group) for _, group in itertools.groupby(items, lambda item: item.path)]
-        items[:] = itertools.chain.from_iterable(reversed(files))
     if not FULL.is_file():  # a copy of the contract alone, for the skeleton of a task
         return
     names = {line for line in FULL.read_text().splitlines() if line and not line.startswith("#")}
