@@ -12,7 +12,6 @@ import sys
 
 PIP = [sys.executable, "-m", "pip"]
 PYPI = "https://pypi.org/simple"
-INDEXES = ("index-url", "extra-index-url", "no-index")
 QUIETLY = ["--quiet", "--disable-pip-version-check"]
 # One value each, or several with blanks between them.
 OPTIONS = {
@@ -20,7 +19,6 @@ OPTIONS = {
     "constraint": "--constraints",
     "trusted-host": "--allow-insecure-host",
 }
-SWITCHES = {"no-cache-dir": "--no-cache"}
 VARIABLES = {
     "cert": "SSL_CERT_FILE",
     "proxy": "ALL_PROXY",
@@ -28,6 +26,7 @@ VARIABLES = {
     "default-timeout": "UV_HTTP_TIMEOUT",
     "retries": "UV_HTTP_RETRIES",
 }
+HANDLED = {"index-url", "extra-index-url", "no-index", "no-cache-dir"}  # by `for_uv`
 # These have no say in what is installed, or from where.
 NO_MATTER = {
     "break-system-packages", "cache-dir", "compile", "debug", "disable-pip-version-check",
@@ -40,15 +39,14 @@ NO_MATTER = {
 def pip_settings(listing: str) -> dict[str, str]:
     """The settings in the output of `pip config list`: lines such as `global.index-url='https://…'`.
     Those of the environment go before those of `pip install`, which go before the global ones."""
-    rank = ("global", "install", ":env:")
-    settings: dict[str, tuple[int, str]] = {}
-    for line in listing.splitlines():
-        name, equals, value = line.partition("=")
-        section, dot, key = name.rpartition(".")
-        if equals and dot and section in rank:
-            setting = rank.index(section), str(ast.literal_eval(value))
-            settings[key] = max(settings.get(key, setting), setting, key=lambda pair: pair[0])
-    return {key: value for key, (_, value) in settings.items()}
+    settings: dict[str, str] = {}
+    for section in ("global", "install", ":env:"):  # a later one goes before an earlier one
+        for line in listing.splitlines():
+            name, _, value = line.partition("=")
+            of_section, _, key = name.rpartition(".")
+            if of_section == section:
+                settings[key] = str(ast.literal_eval(value))
+    return settings
 
 
 def is_on(value: str) -> bool:
@@ -61,22 +59,20 @@ def for_uv(settings: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     Raises `LookupError` for a setting that has no counterpart."""
     # pip takes the best file of all its indexes, uv by itself those of the first that knows the
     # package, and of one version still those of one index: the main one goes first.
-    indexes = [settings.get("index-url", PYPI), *settings.get("extra-index-url", "").split()]
-    options = [word for index in indexes[:-1] for word in ("--index", index)]
-    options += ["--default-index", indexes[-1], "--index-strategy", "unsafe-best-match"]
+    *others, last = settings.get("index-url", PYPI), *settings.get("extra-index-url", "").split()
+    options = [word for index in others for word in ("--index", index)]
+    options += ["--default-index", last, "--index-strategy", "unsafe-best-match"]
     if is_on(settings.get("no-index", "")):
         options = ["--no-index"]
+    if is_on(settings.get("no-cache-dir", "")):
+        options.append("--no-cache")
     variables: dict[str, str] = {}
     for key, value in settings.items():
-        if key in INDEXES:
-            continue
         if key in OPTIONS:
             options += [word for part in value.split() for word in (OPTIONS[key], part)]
-        elif key in SWITCHES:
-            options += [SWITCHES[key]] * is_on(value)
         elif key in VARIABLES:
             variables[VARIABLES[key]] = value
-        elif key not in NO_MATTER:
+        elif key not in NO_MATTER | HANDLED:
             raise LookupError(f"pip's setting {key} has no counterpart in uv")
     return options, variables
 
